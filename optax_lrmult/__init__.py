@@ -1,0 +1,51 @@
+"""Per-parameter learning-rate multipliers for JAX and Optax, by parameter name.
+
+    params --names--> rules --multipliers--> transform --> updates
+                                  |
+                                  +--> preview
+
+A parameter has a name; a rule gives the name a multiplier; the transform multiplies the
+parameter's update by it, and the preview shows all of it before the first step.
+"""
+
+from optax_lrmult._names import path_labels as path_labels
+
+from optax_lrmult._values import per_layer as per_layer
+from optax_lrmult._rules import Rule as Rule
+from optax_lrmult._rules import Rules as Rules
+from optax_lrmult._patterns import by_prefix as by_prefix
+from optax_lrmult._patterns import glob as glob
+
+from optax_lrmult._multipliers import Assignment as Assignment
+from optax_lrmult._multipliers import assign as assign
+from optax_lrmult._multipliers import check_rules as check_rules
+from optax_lrmult._preview import Preview as Preview
+from optax_lrmult._preview import preview as preview
+
+from optax_lrmult._transform import scale_by_name_multiplier as scale_by_name_multiplier
+from optax_lrmult._transform import with_name_multipliers as with_name_multipliers
+from optax_lrmult._injection import (
+    ScaleByNameMultiplierState as ScaleByNameMultiplierState,
+)
+from optax_lrmult._injection import set_multipliers as set_multipliers
+from optax_lrmult._masks import trainable as trainable
+from optax_lrmult._decay import (
+    add_decayed_weights_by_name as add_decayed_weights_by_name,
+)
+from optax_lrmult._constraints import constrain_by_name as constrain_by_name
+from optax_lrmult._constraints import max_norm as max_norm
+from optax_lrmult._constraints import non_negative as non_negative
+from optax_lrmult._constraints import unit_norm as unit_norm
+
+from optax_lrmult._effective import effective_multipliers as effective_multipliers
+
+from optax_lrmult._optimizers import adam as adam
+from optax_lrmult._optimizers import adamw as adamw
+from optax_lrmult._adam import scale_by_keras_adam as scale_by_keras_adam
+from optax_lrmult._keras import adam_lr_mult as adam_lr_mult
+from optax_lrmult._keras_config import AdamLRMultConfig as AdamLRMultConfig
+from optax_lrmult._keras_weights import (
+    state_from_keras_weights as state_from_keras_weights,
+)
+
+__version__ = "0.1.0"

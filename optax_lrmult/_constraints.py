@@ -1,0 +1,174 @@
+"""Constraints on parameters by name, applied to the whole new value."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_lrmult._multipliers import (
+    Assignment,
+    OnUnmatched,
+    assign,
+    check_on_unmatched,
+    check_rules,
+)
+from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._rules import Rules, RulesLike
+from optax_lrmult._values import is_schedule
+
+Axis = int | tuple[int, ...]
+Constraint = Callable[[jax.Array], jax.Array]
+
+_KERAS_EPSILON = 1e-7
+
+
+def constrain_by_name(
+    constraints: RulesLike,
+    *,
+    param_labels: ParamLabels = None,
+    on_unmatched: OnUnmatched = "error",
+) -> optax.GradientTransformationExtraArgs:
+    r"""Projects the new value of each parameter by the constraint of its name.
+
+    $$u_p \leftarrow c(p + u_p) - p$$
+
+    Place it last in the chain: it acts on the value that `optax.apply_updates` would
+    give. A parameter frozen by a multiplier of 0 is constrained too.
+
+    Args:
+      constraints: a table from pattern to function of an array, such as `max_norm()` or
+        `optax.projections.projection_simplex`, with the same patterns as `Rules`.
+      param_labels: the names, if not those of `path_labels`.
+      on_unmatched: what `init` does about a rule that matches no parameter.
+
+    Returns:
+      A transformation without state that needs `params` in `update`.
+
+    Raises:
+      TypeError: a constraint is not a function, or a pattern is of a wrong type.
+      ValueError: from `init`, a rule matches no parameter; from `update`, `params` is
+        missing, or a constraint changes the shape.
+
+    Example:
+      >>> params = {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([0.5])}
+      >>> constrain = constrain_by_name({"kernel": non_negative()})
+      >>> tx = optax.chain(optax.sgd(1.0), constrain)
+      >>> gradient = {"kernel": jnp.array([3.0, 1.0]), "bias": jnp.array([1.0])}
+      >>> updates, _ = tx.update(gradient, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["kernel"])
+      [0. 1.]
+    """
+    rules = Rules(constraints)
+    check_on_unmatched(on_unmatched)
+    for rule in rules:
+        if not is_schedule(rule.multiplier):
+            raise TypeError(
+                f"The constraint of rule {rule} must be a function of an array, such "
+                f"as max_norm(), not {rule.multiplier!r}."
+            )
+
+    def init_fn(params: PyTree) -> optax.OptState:
+        check_rules(params, rules, param_labels=param_labels, on_unmatched=on_unmatched)
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "constrain_by_name acts on the new parameters: call "
+                "update(updates, state, params)."
+            )
+        rows = assign(updates, rules, param_labels=param_labels)
+        leaves, treedef = jax.tree.flatten(updates)
+        columns = zip(leaves, jax.tree.leaves(params), rows, strict=True)
+        return jax.tree.unflatten(treedef, [_constrained(*c) for c in columns]), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _constrained(update: Any, param: Any, row: Assignment) -> Any:
+    if row.rule is None:
+        return update
+    new = jnp.asarray(param) + update
+    allowed = row.multiplier(new)
+    if jnp.shape(allowed) != jnp.shape(new):
+        raise ValueError(
+            f"The constraint of rule {row.rule} turns {row.name!r} of shape "
+            f"{jnp.shape(new)} into shape {jnp.shape(allowed)}; it must keep the shape."
+        )
+    # Where nothing changes, the update stays as it is to the last bit.
+    return jnp.where(allowed == new, update, allowed - param).astype(update.dtype)
+
+
+def non_negative() -> Constraint:
+    r"""The constraint $w \leftarrow \max(w, 0)$, Keras' `NonNeg`.
+
+    Returns:
+      A function from an array to one of the same shape, for `constrain_by_name`.
+
+    Example:
+      >>> print(non_negative()(jnp.array([-1.0, 2.0])))
+      [0. 2.]
+    """
+    return lambda value: jnp.maximum(value, 0)
+
+
+def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
+    r"""The constraint $\|w\| \le$ `max_value` along axes, Keras' `MaxNorm`.
+
+    $$w \leftarrow w \, \mathrm{clip}(\|w\|, 0, c) / (10^{-7} + \|w\|)$$
+
+    Args:
+      max_value: the largest norm $c$, in units of the parameter.
+      axis: the axes over which the norm is taken; for a dense kernel `[in, out]`, 0
+        gives one norm for each output.
+
+    Returns:
+      A function from an array to one of the same shape, for `constrain_by_name`.
+
+    Raises:
+      ValueError: `max_value` is not positive.
+
+    Source: https://keras.io/api/layers/constraints/
+
+    Example:
+      >>> print(max_norm(1.0)(jnp.array([[3.0, 0.3], [4.0, 0.4]])).round(3))
+      [[0.6 0.3]
+       [0.8 0.4]]
+    """
+    if not max_value > 0:
+        raise ValueError(f"max_norm: max_value must be positive, not {max_value!r}.")
+
+    def constrain(value: jax.Array) -> jax.Array:
+        norm = _norm(value, axis)
+        return value * jnp.clip(norm, 0, max_value) / (_KERAS_EPSILON + norm)
+
+    return constrain
+
+
+def unit_norm(axis: Axis = 0) -> Constraint:
+    r"""The constraint $\|w\| = 1$ along axes, Keras' `UnitNorm`.
+
+    $$w \leftarrow w / (10^{-7} + \|w\|)$$
+
+    Args:
+      axis: the axes over which the norm is taken.
+
+    Returns:
+      A function from an array to one of the same shape, for `constrain_by_name`.
+
+    Source: https://keras.io/api/layers/constraints/
+
+    Example:
+      >>> print(unit_norm()(jnp.array([3.0, 4.0])).round(3))
+      [0.6 0.8]
+    """
+    return lambda value: value / (_KERAS_EPSILON + _norm(value, axis))
+
+
+def _norm(value: jax.Array, axis: Axis) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(value), axis=axis, keepdims=True))

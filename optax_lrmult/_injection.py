@@ -1,0 +1,142 @@
+"""Multipliers that live in the optimizer's state, to be changed between steps."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_lrmult._rules import Rule, Rules
+from optax_lrmult._scaling import at_step
+from optax_lrmult._values import PerLayer, as_scalar, needs_step
+
+
+class ScaleByNameMultiplierState(NamedTuple):
+    """The state of `scale_by_name_multiplier` with a schedule or with `inject=True`.
+
+    Attributes:
+      count: the number of steps taken, an int32 scalar.
+      multipliers: with `inject=True` a float scalar for each rule's text (a vector for
+        a `per_layer`), schedules left out; otherwise empty.
+    """
+
+    count: jax.Array
+    multipliers: dict[str, jax.Array]
+
+
+def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:
+    """The multipliers of a table as arrays, by the text of their rules."""
+    values: dict[str, jax.Array] = {}
+    for rule in rules:
+        if callable(rule.pattern):
+            raise TypeError(
+                f"inject=True needs a table of rules, not the function {rule}: the "
+                "state holds one multiplier for each rule."
+            )
+        if rule.text in values:
+            raise ValueError(
+                f"inject=True needs rules of different texts; {rule.text!r} occurs "
+                "twice."
+            )
+        if not needs_step(rule.multiplier):
+            values[rule.text] = at_step(rule.multiplier, None)
+    return values
+
+
+def with_injected(rules: Rules, multipliers: Mapping[str, jax.Array]) -> Rules:
+    """The rules, with the multipliers that a state holds."""
+    return Rules([_with_injected(rule, multipliers) for rule in rules])
+
+
+def _with_injected(rule: Rule, multipliers: Mapping[str, jax.Array]) -> Rule:
+    if rule.text not in multipliers:
+        return rule
+    value: Any = multipliers[rule.text]
+    if isinstance(rule.multiplier, PerLayer):
+        value = dataclasses.replace(rule.multiplier, values=value)
+    return dataclasses.replace(rule, multiplier=value)
+
+
+def set_multipliers(
+    opt_state: optax.OptState, multipliers: Mapping[str | re.Pattern[str], Any]
+) -> optax.OptState:
+    """Changes injected multipliers, without a new compilation of the step.
+
+    Args:
+      opt_state: an optimizer's state that holds that of `scale_by_name_multiplier(...,
+        inject=True)`, in any nesting.
+      multipliers: the new value for each rule, by the text of its pattern: a real
+        number or a traced scalar, without unit; for a `per_layer` rule one
+        for each slice.
+
+    Returns:
+      The state with the new values, in the dtype of the old ones.
+
+    Raises:
+      TypeError: a value is not a real number.
+      ValueError: no rule of that text is injected, or a value's shape does not fit.
+
+    Example:
+      >>> params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+      >>> from optax_lrmult import scale_by_name_multiplier
+      >>> tx = scale_by_name_multiplier({"stem": 0.1}, inject=True)
+      >>> state = set_multipliers(tx.init(params), {"stem": 0.5})
+      >>> print(tx.update(params, state)[0]["stem"])
+      [0.5 0.5]
+    """
+    texts = {_text(pattern): value for pattern, value in multipliers.items()}
+    settable: set[str] = set()
+
+    def with_new(node: Any) -> Any:
+        if not _is_state(node):
+            return node
+        settable.update(node.multipliers)
+        new = {text: _like(old, texts[text], text) for text, old in
+               node.multipliers.items() if text in texts}  # fmt: skip
+        return node._replace(multipliers={**node.multipliers, **new})
+
+    changed = jax.tree.map(with_new, opt_state, is_leaf=_is_state)
+    for text in texts:
+        if text not in settable:
+            _refuse(text, settable)
+    return changed
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, ScaleByNameMultiplierState)
+
+
+def _text(pattern: Any) -> str:
+    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+
+
+def _like(old: Any, value: Any, text: str) -> Any:
+    """The new value in the place of the old one, which may be in a box."""
+    (array,), treedef = jax.tree.flatten(old)
+    owner = f"rule {text!r}"
+    values = value if array.ndim else [value]
+    scalars = [as_scalar(v, owner) for v in values]
+    new = jnp.stack([jnp.asarray(v, array.dtype) for v in scalars])
+    if new.size != array.size:
+        raise ValueError(
+            f"The injected multiplier of {owner} has the shape {array.shape}, and "
+            f"{new.size} values do not fit."
+        )
+    return jax.tree.unflatten(treedef, [new.reshape(array.shape)])
+
+
+def _refuse(text: str, settable: set[str]) -> None:
+    if not settable:
+        raise ValueError(
+            "The optimizer's state holds no injected multipliers. Build it with "
+            "scale_by_name_multiplier(multipliers, inject=True)."
+        )
+    near = difflib.get_close_matches(text, settable, n=1, cutoff=0.0)
+    raise ValueError(
+        f"No injected multiplier belongs to a rule of the text {text!r}; there are "
+        f"{sorted(settable)}. Did you mean {near[0]!r}? (Scheduled rules can't be set.)"
+    )

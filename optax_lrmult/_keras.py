@@ -1,0 +1,131 @@
+"""The original Keras optimizer, step for step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_lrmult._adam import scale_by_keras_adam
+from optax_lrmult._constraints import constrain_by_name
+from optax_lrmult._multipliers import OnUnmatched
+from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._rules import RulesLike
+from optax_lrmult._transform import with_name_multipliers
+from optax_lrmult._values import is_number
+
+_KERAS_EPSILON = 1e-7
+
+
+def adam_lr_mult(
+    learning_rate: optax.ScalarOrSchedule = 1e-3,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float | None = None,
+    decay: float = 0.0,
+    amsgrad: bool = False,
+    multipliers: RulesLike = None,
+    constraints: RulesLike = None,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    on_unmatched: OnUnmatched = "error",
+    *,
+    param_labels: ParamLabels = None,
+    verbose: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The Keras 2 optimizer `Adam_lr_mult`, step for step.
+
+    $$p \leftarrow c\left(p - m(\mathrm{name}(p)) \, \frac{\alpha}{1 + d i}
+      \, u\right)$$
+
+    with the updates $u$ of `scale_by_keras_adam` at step $i = 0, 1, \dots$ A whole
+    optimizer: pass its updates to `optax.apply_updates`.
+
+    Args:
+      learning_rate: the rate $\alpha$ of a parameter with the multiplier 1, or a
+        schedule.
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
+      eps: added to the root of the second moment; `None` is Keras' 1e-7.
+      decay: inverse time decay $d$ of the learning rate, per step.
+      amsgrad: divide by the largest second moment so far.
+      multipliers: a table of rules; see `scale_by_name_multiplier`. The original took
+        a dictionary, its keys as substrings in their order, as here.
+      constraints: a table from pattern to function of an array; see
+        `constrain_by_name`.
+      clipnorm: the largest norm of all gradients together; `None` or 0 is no limit.
+      clipvalue: the largest size of an element of a gradient, after `clipnorm`.
+      on_unmatched: what `init` does about a rule that matches no parameter; the
+        original ignored it.
+      param_labels: the names, if not those of `path_labels`.
+      verbose: log the assignment once, from `init` (the original's `debug_verbose`).
+
+    Returns:
+      The optimizer. Its state is that of `scale_by_keras_adam`, whatever the options.
+
+    Raises:
+      TypeError: a rule is of a wrong type.
+      ValueError: a number is negative or not finite; from `init`, a rule matches no
+        parameter.
+
+    Source: Erik Brorson 2018,
+    https://erikbrorson.github.io/2018/04/30/Adam-with-learning-rate-multipliers/
+
+    Example:
+      >>> params = {"layer_1": jnp.ones(2), "layer_2": jnp.ones(2)}
+      >>> tx = adam_lr_mult(0.01, multipliers={"layer_1": 1, "layer_2": 0.5})
+      >>> updates, _ = tx.update(params, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates))
+      {'layer_1': Array([0.99, 0.99], dtype=float32),
+       'layer_2': Array([0.995, 0.995], dtype=float32)}
+    """
+    limits = {"decay": decay, "clipnorm": clipnorm, "clipvalue": clipvalue}
+    for name, limit in limits.items():
+        _check_not_negative(name, limit)
+    core = scale_by_keras_adam(b1, b2, _KERAS_EPSILON if eps is None else eps, amsgrad)
+    clip = optax.chain(
+        optax.clip_by_global_norm(clipnorm) if clipnorm else optax.identity(),
+        optax.clip(clipvalue) if clipvalue else optax.identity(),
+    )
+
+    def step_fn(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = jnp.negative(rate) / (1 + decay * state.count)
+        updates, _ = clip.update(updates, clip.init(updates))
+        updates, state = core.update(updates, state, params, **extra_args)
+        updates = jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)
+        return updates, state
+
+    step = optax.GradientTransformationExtraArgs(core.init, step_fn)
+    names = {"param_labels": param_labels, "on_unmatched": on_unmatched}
+    multiplied = with_name_multipliers(step, multipliers, verbose=verbose, **names)
+    return _constrained(multiplied, constraints, names) if constraints else multiplied
+
+
+def _check_not_negative(name: str, limit: Any) -> None:
+    if is_number(limit) and not limit >= 0:
+        raise ValueError(
+            f"adam_lr_mult: {name} must not be negative, but is {limit!r}."
+        )
+
+
+def _constrained(
+    tx: optax.GradientTransformationExtraArgs, constraints: RulesLike, names: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with constraints behind it, which add nothing to its state."""
+    constrain = constrain_by_name(constraints, **names)
+
+    def init_fn(params: PyTree) -> optax.OptState:
+        constrain.init(params)
+        return tx.init(params)
+
+    def update_fn(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        updates, state = tx.update(updates, state, params, **extra_args)
+        updates, _ = constrain.update(updates, optax.EmptyState(), params)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

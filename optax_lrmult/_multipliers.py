@@ -1,0 +1,173 @@
+"""Where names meet rules: the assignment, which everything else reads."""
+
+import warnings
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+
+from optax_lrmult._diagnosis import dead_rules, explain_dead, explain_shadowed
+from optax_lrmult._names import ParamLabels, PyTree, names_of
+from optax_lrmult._rules import Rule, Rules, RulesLike
+from optax_lrmult._values import Multiplier, PerLayer
+
+OnUnmatched = Literal["error", "warn", "ignore"]
+
+
+class Assignment(NamedTuple):
+    """What one parameter gets.
+
+    Attributes:
+      name: the parameter's name, such as `block_0/attn/kernel`.
+      shape: its shape.
+      dtype: its dtype.
+      rule: the first rule that matches the name, or `None`.
+      multiplier: that rule's multiplier, or 1.0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    rule: Rule | None
+    multiplier: Multiplier
+
+
+def assign(
+    params: PyTree, multipliers: RulesLike, *, param_labels: ParamLabels = None
+) -> list[Assignment]:
+    """The rule and the multiplier of each parameter.
+
+    The transformations, the preview and the checks all read this one function, so that
+    what is shown is what runs.
+
+    Args:
+      params: a pytree of arrays, or of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
+      multipliers: a table of rules; see `Rules`.
+      param_labels: the names, if not those of `path_labels`: a function from a pytree
+        to a pytree of strings, or such a pytree.
+
+    Returns:
+      One `Assignment` for each leaf, in the order of `jax.tree.leaves(params)`.
+
+    Raises:
+      TypeError: a leaf is not an array, or a rule is of a wrong type.
+      ValueError: two parameters have one name, or the length of a `per_layer` does not
+        fit a parameter.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"stem": {"kernel": jnp.ones((2, 3))}, "head": jnp.ones(3)}
+      >>> for row in assign(params, {"stem": 0.1}):
+      ...     print(row.name, row.shape, row.rule, row.multiplier)
+      head (3,) None 1.0
+      stem/kernel (2, 3) 'stem' 0.1
+    """
+    rules = Rules(multipliers)
+    rows = zip(names_of(params, param_labels), jax.tree.leaves(params), strict=True)
+    return [_assignment(name, leaf, rules) for name, leaf in rows]
+
+
+def _assignment(name: str, leaf: Any, rules: Rules) -> Assignment:
+    shape, dtype = _shape_and_dtype(name, leaf)
+    rule, multiplier = rules.find(name)
+    if isinstance(multiplier, PerLayer):
+        _check_length(name, shape, rule, multiplier)
+    return Assignment(name, shape, dtype, rule, multiplier)
+
+
+def _shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, int | float | complex):
+        return (), jax.numpy.result_type(leaf)
+    raise TypeError(
+        f"The parameter {name!r} is no array but a {type(leaf).__name__}. Take the "
+        "arrays of the tree first, for example by equinox.filter(model, "
+        "equinox.is_array) or flax.nnx.state(model, flax.nnx.Param)."
+    )
+
+
+def _check_length(
+    name: str, shape: tuple[int, ...], rule: Rule | None, multiplier: PerLayer
+) -> None:
+    axis, length = multiplier.axis, len(multiplier.values)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"Rule {rule} gives one multiplier for each slice along axis {axis}, but "
+            f"the parameter {name!r} has the shape {shape}. Give it a rule of its own."
+        )
+    if shape[axis] != length:
+        raise ValueError(
+            f"Rule {rule} gives {length} multipliers for the slices along axis {axis}, "
+            f"but the parameter {name!r} of shape {shape} has {shape[axis]} of them."
+        )
+
+
+def check_rules(
+    params: PyTree,
+    multipliers: RulesLike,
+    *,
+    param_labels: ParamLabels = None,
+    on_unmatched: OnUnmatched = "error",
+) -> None:
+    """Raises if a rule matches no parameter; warns if an earlier rule shadows it.
+
+    The transformations run this check in `init`. It is skipped for a tree without
+    leaves, or with some of them hidden by `optax.masked` or `optax.partition`: run it
+    by hand on the whole tree then.
+
+    Args:
+      params: a pytree of arrays, or of `jax.ShapeDtypeStruct`.
+      multipliers: a table of rules; see `Rules`.
+      param_labels: the names, if not those of `path_labels`.
+      on_unmatched: `"error"`, `"warn"` or `"ignore"` (says nothing at all).
+
+    Raises:
+      ValueError: a rule matches no parameter; the text has the nearest names.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"layer_1": {"kernel": jnp.ones(2)}}
+      >>> check_rules(params, {"layr_1": 0.1})
+      Traceback (most recent call last):
+        ...
+      ValueError: Rule 'layr_1' (multiplier 0.1) matches none of the 1 parameters.
+      Nearest: 'layer_1', as in 'layer_1/kernel'. ...
+    """
+    check_on_unmatched(on_unmatched)
+    rules = Rules(multipliers)
+    assignments = assign(params, rules, param_labels=param_labels)
+    if on_unmatched != "ignore" and assignments and not _hides_leaves(params):
+        _report(rules, assignments, on_unmatched)
+
+
+def check_on_unmatched(on_unmatched: str) -> None:
+    """Raises where the mistake is made, in the factory."""
+    if on_unmatched not in get_args(OnUnmatched):
+        raise ValueError(
+            f"on_unmatched must be one of {get_args(OnUnmatched)}, not "
+            f"{on_unmatched!r}."
+        )
+
+
+def _report(
+    rules: Rules, assignments: list[Assignment], on_unmatched: OnUnmatched
+) -> None:
+    dead, shadowed = dead_rules(rules, assignments)
+    for rule in shadowed:
+        warnings.warn(explain_shadowed(rule, assignments), stacklevel=4)
+    texts = [explain_dead(rule, [row.name for row in assignments]) for rule in dead]
+    if texts and on_unmatched == "warn":
+        warnings.warn("\n".join(texts), stacklevel=4)
+    elif texts:
+        hint = "To allow this, pass on_unmatched='warn' or on_unmatched='ignore'."
+        raise ValueError("\n".join([*texts, hint]))
+
+
+def _hides_leaves(params: PyTree) -> bool:
+    """True under `optax.masked` and `optax.partition`, which hide other leaves."""
+    nodes = jax.tree.leaves(params, is_leaf=_is_masked)
+    return any(map(_is_masked, nodes))
+
+
+def _is_masked(node: Any) -> bool:
+    return type(node).__name__ == "MaskedNode"

@@ -1,0 +1,212 @@
+"""The gradient transformations that multiply updates by name."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_lrmult._injection import (
+    ScaleByNameMultiplierState,
+    initial_multipliers,
+    with_injected,
+)
+from optax_lrmult._multipliers import (
+    OnUnmatched,
+    assign,
+    check_on_unmatched,
+    check_rules,
+)
+from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._preview import preview
+from optax_lrmult._rules import Rules, RulesLike
+from optax_lrmult._scaling import scale_by_assignment
+
+_logger = logging.getLogger("optax_lrmult")
+
+
+def scale_by_name_multiplier(
+    multipliers: RulesLike,
+    *,
+    param_labels: ParamLabels = None,
+    on_unmatched: OnUnmatched = "error",
+    inject: bool = False,
+    verbose: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiplies the update of each parameter by the multiplier of its name.
+
+    $$u_p \leftarrow m(\mathrm{name}(p)) \, u_p$$
+
+    Place it after the core (`optax.scale_by_adam`), and after weight decay if decay is
+    to be multiplied too, as PyTorch's parameter groups do; before or after the learning
+    rate. In front of Adam it has no effect, since Adam divides by the gradient's size,
+    and decay that is added behind it still moves a parameter of multiplier 0.
+
+    Args:
+      multipliers: a table of rules, read in order; the first one that matches a name
+        wins, and a name without a rule has 1. See `Rules` for what it may be, and
+        `per_layer` for stacked parameters. A multiplier is a real number without unit
+        (0 freezes, a negative one ascends), a schedule of the step, or a traced scalar.
+      param_labels: the names, if not those of `path_labels`: a function from a pytree
+        to a pytree of strings, or such a pytree.
+      on_unmatched: what `init` does about a rule that matches no parameter: `"error"`,
+        `"warn"` or `"ignore"`.
+      inject: keep the multipliers in the state, where `set_multipliers` changes them
+        between steps without a new compilation.
+      verbose: log the assignment once, from `init`, to the logger `optax_lrmult` at
+        level INFO, or to stderr if that is switched off.
+
+    Returns:
+      A transformation. Its state is `optax.EmptyState()`, or with a schedule or
+      `inject` a `ScaleByNameMultiplierState`. Updates of any floating dtype and shape
+      keep it; the product is taken in float32 at least. Others (integers, `float0`)
+      pass.
+
+    Raises:
+      TypeError: the table, a pattern or a multiplier is of a wrong type.
+      ValueError: a multiplier is not finite; from `init`, a rule matches no parameter.
+
+    Example:
+      >>> params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+      >>> tx = optax.chain(
+      ...     optax.scale_by_adam(),
+      ...     scale_by_name_multiplier({"stem": 0.1}),
+      ...     optax.scale_by_learning_rate(1e-3),
+      ... )
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> print({name: f"{u[0]:.4f}" for name, u in updates.items()})
+      {'head': '-0.0010', 'stem': '-0.0001'}
+    """
+    rules = Rules(multipliers)
+    inspect = _inspector(rules, param_labels, on_unmatched, verbose)
+    has_state = inject or rules.need_step
+    if inject:
+        initial_multipliers(rules)  # Raises here, in the factory, if they can't be.
+
+    def init_fn(params: PyTree) -> optax.OptState:
+        inspect(params)
+        if not has_state:
+            return optax.EmptyState()
+        multipliers = initial_multipliers(rules) if inject else {}
+        return ScaleByNameMultiplierState(jnp.zeros([], jnp.int32), multipliers)
+
+    def update_fn(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        del params, extra_args
+        if not has_state:
+            rows = assign(updates, rules, param_labels=param_labels)
+            return scale_by_assignment(updates, rows), state
+        current = with_injected(rules, state.multipliers)
+        rows = assign(updates, current, param_labels=param_labels)
+        scaled = scale_by_assignment(updates, rows, state.count)
+        return scaled, state._replace(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def with_name_multipliers(
+    tx: optax.GradientTransformation,
+    multipliers: RulesLike,
+    *,
+    param_labels: ParamLabels = None,
+    on_unmatched: OnUnmatched = "error",
+    verbose: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gives a finished optimizer multipliers, and leaves its state as it is.
+
+    $$u_p \leftarrow m(\mathrm{name}(p)) \, \mathrm{tx}(g)_p$$
+
+    Stands around a whole optimizer (`optax.adamw(1e-3)`), whose weight decay is then
+    multiplied too. The state has exactly the tree structure of `tx`'s, so checkpoints
+    go both ways and rules may change between runs. A schedule reads the step from the
+    first `count` in `tx`'s state.
+
+    Args:
+      tx: the optimizer.
+      multipliers: a table of rules; see `scale_by_name_multiplier`.
+      param_labels: the names, if not those of `path_labels`.
+      on_unmatched: what `init` does about a rule that matches no parameter.
+      verbose: log the assignment once, from `init`.
+
+    Returns:
+      A transformation with `tx`'s state.
+
+    Raises:
+      TypeError: `tx` is no gradient transformation, or a rule is of a wrong type.
+      ValueError: a multiplier is not finite; from `init`, a rule matches no parameter,
+        or a schedule finds no step count in `tx`'s state.
+
+    Example:
+      >>> params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+      >>> tx = with_name_multipliers(optax.lion(1e-3), {"stem": 0})
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> print(updates["stem"])
+      [0. 0.]
+      >>> jax.tree.structure(state) == jax.tree.structure(optax.lion(1e-3).init(params))
+      True
+    """
+    rules = Rules(multipliers)
+    inspect = _inspector(rules, param_labels, on_unmatched, verbose)
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(
+            "with_name_multipliers wraps a gradient transformation such as "
+            f"optax.adamw(1e-3), not {tx!r} ({type(tx).__name__})."
+        )
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params: PyTree) -> optax.OptState:
+        inspect(params)
+        state = inner.init(params)
+        if rules.need_step:
+            _step_of(state)
+        return state
+
+    def update_fn(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
+        step = _step_of(state) if rules.need_step else None
+        updates, state = inner.update(updates, state, params, **extra_args)
+        rows = assign(updates, rules, param_labels=param_labels)
+        return scale_by_assignment(updates, rows, step), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _inspector(
+    rules: Rules, param_labels: ParamLabels, on_unmatched: OnUnmatched, verbose: bool
+) -> Callable[[PyTree], None]:
+    """What `init` does with parameters: check the rules, log the assignment once."""
+    check_on_unmatched(on_unmatched)
+    is_logged = not verbose
+
+    def inspect(params: PyTree) -> None:
+        nonlocal is_logged
+        check_rules(params, rules, param_labels=param_labels, on_unmatched=on_unmatched)
+        if not is_logged and jax.tree.leaves(params):
+            is_logged = True
+            _log(str(preview(params, rules, param_labels=param_labels)))
+
+    return inspect
+
+
+def _log(text: str) -> None:
+    if _logger.isEnabledFor(logging.INFO):
+        _logger.info("The assignment of multipliers:\n%s", text)
+    else:
+        print(text, file=sys.stderr)
+
+
+def _step_of(state: optax.OptState) -> jax.Array:
+    """The optimizer's own count of its steps."""
+    for _, count in optax.tree.get_all_with_path(state, "count"):
+        if jnp.shape(count) == () and jnp.issubdtype(count.dtype, jnp.integer):
+            return count
+    raise ValueError(
+        "A schedule needs the number of steps taken, and the optimizer's state has no "
+        "count of them. Use optax.chain(tx, scale_by_name_multiplier(multipliers)), "
+        "which keeps its own."
+    )

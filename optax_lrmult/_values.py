@@ -1,0 +1,155 @@
+"""What a multiplier may be: a number, a schedule, a traced scalar, one per layer."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard
+
+Schedule = Callable[[Any], Any]
+"""`step -> scalar`, with steps counted from 0, as in `optax.scale_by_schedule`."""
+
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+_KINDS = (
+    "a real number, a schedule (a function of the step), a traced or 0-d JAX scalar, "
+    "or per_layer(values)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerLayer:
+    """One multiplier for each slice of a stacked parameter; see `per_layer`."""
+
+    values: Any
+    axis: int = 0
+
+    def __repr__(self) -> str:
+        axis = f", axis={self.axis}" if self.axis else ""
+        values = self.values
+        if isinstance(values, tuple):
+            values = (
+                f"[{', '.join(f'{v:g}' if is_number(v) else repr(v) for v in values)}]"
+            )
+        return f"per_layer({values}{axis})"
+
+
+Multiplier = Any
+"""A float, a `Schedule`, a `PerLayer`, or a traced scalar."""
+
+
+def per_layer(values: Iterable[Any], axis: int = 0) -> PerLayer:
+    r"""One multiplier for each slice along an axis of a stacked parameter.
+
+    Slice $i$ of the update becomes $m_i u_i$. For the stacked parameters that
+    `nn.scan`, `nn.vmap` and `nnx.vmap` make: one array holds all the layers.
+
+    Args:
+      values: one multiplier for each slice: numbers, traced scalars or schedules.
+      axis: the axis along which the layers are stacked, without unit; may be negative.
+
+    Returns:
+      A multiplier, for use in a table of rules. Its length is checked against the
+      parameters' shapes when names meet rules.
+
+    Raises:
+      TypeError: `values` is a single number or a string, or one of them is no
+        multiplier.
+      ValueError: `values` is empty, or one of them is not finite.
+
+    Example:
+      >>> per_layer([0.25, 0.5, 1])
+      per_layer([0.25, 0.5, 1])
+    """
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise TypeError(f"per_layer: axis must be an integer, not {axis!r}.")
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"per_layer takes one multiplier for each layer, as in "
+            f"per_layer([0.25, 0.5, 1.0]), not {values!r} ({type(values).__name__})."
+        )
+    checked = tuple(
+        as_multiplier(value, f"layer {index} of per_layer")
+        for index, value in enumerate(values)
+    )
+    if not checked:
+        raise ValueError("per_layer needs at least one multiplier; values is empty.")
+    return PerLayer(checked, axis)
+
+
+def as_multiplier(value: Any, owner: str) -> Multiplier:
+    """The multiplier that `value` says: a float if it is a concrete number.
+
+    A NumPy or JAX scalar would promote bfloat16 updates to float32; a float does not.
+
+    Args:
+      value: what the user wrote.
+      owner: whose multiplier it is, for the error's text.
+    """
+    if isinstance(value, PerLayer) or is_schedule(value):
+        return value
+    dtype = str(getattr(value, "dtype", ""))
+    shape = tuple(getattr(value, "shape", ()))
+    if dtype and shape:
+        raise TypeError(
+            f"The value of {owner} is an array of shape {shape}. For one multiplier "
+            "per slice of a stacked parameter write per_layer(values)."
+        )
+    is_scalar = isinstance(value, numbers.Real) or dtype
+    if not is_scalar or isinstance(value, bool) or dtype.startswith(("bool", "compl")):
+        hint = " Write 1.0 or 0.0." if isinstance(value, bool) else ""
+        raise TypeError(
+            f"The value of {owner} must be {_KINDS}, not {value!r} "
+            f"({type(value).__name__}).{hint}"
+        )
+    return _as_float(value, owner)
+
+
+def as_scalar(value: Any, owner: str) -> Any:
+    """A number or a traced scalar, where nothing else can stand."""
+    scalar = as_multiplier(value, owner)
+    if isinstance(scalar, PerLayer) or is_schedule(scalar):
+        raise TypeError(f"The value of {owner} must be a number, not {value!r}.")
+    return scalar
+
+
+def _as_float(value: Any, owner: str) -> Any:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except TypeError:
+        if hasattr(value, "aval"):  # A JAX tracer has a type, but no value yet.
+            return value
+        raise TypeError(
+            f"The value of {owner} must be {_KINDS}, not {value!r}."
+        ) from None
+    if not abs(number) <= _LARGEST_FLOAT32:
+        raise ValueError(
+            f"The value of {owner} must be finite in float32, not {value!r}. To "
+            "freeze parameters write 0."
+        )
+    return number
+
+
+def is_number(multiplier: Multiplier) -> TypeGuard[float]:
+    """True for a multiplier that is known before tracing."""
+    return isinstance(multiplier, float)
+
+
+def is_schedule(multiplier: Multiplier) -> TypeGuard[Schedule]:
+    """True for a function of the step."""
+    return callable(multiplier) and not isinstance(multiplier, type)
+
+
+def needs_step(multiplier: Multiplier) -> bool:
+    """True for a schedule, and for a `per_layer` that holds one."""
+    if isinstance(multiplier, PerLayer) and isinstance(multiplier.values, tuple):
+        return any(map(is_schedule, multiplier.values))
+    return is_schedule(multiplier)
+
+
+def is_frozen(multiplier: Multiplier) -> bool:
+    """True for a static 0, and for a `per_layer` of nothing else."""
+    if isinstance(multiplier, PerLayer) and isinstance(multiplier.values, tuple):
+        return all(map(is_frozen, multiplier.values))
+    return is_number(multiplier) and multiplier == 0.0
