@@ -21,7 +21,7 @@ def effective_multipliers(
 ) -> dict[str, float]:
     r"""How far parameters move with multipliers, relative to how far without.
 
-    $$r_p = \frac{\langle d_p, d_p^{(1)} \rangle}{\langle d_p^{(1)}, d_p^{(1)} \rangle}$$
+    $$r_p = \langle d_p, d_p^{(1)} \rangle / \langle d_p^{(1)}, d_p^{(1)} \rangle$$
 
     where $d_p$ is the sum of the updates of parameter $p$ under `make_tx(multipliers)`,
     and $d_p^{(1)}$ under `make_tx({})`, over a few steps of the same random gradients.

@@ -80,8 +80,8 @@ def _shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
     if isinstance(leaf, int | float | complex):
         return (), jax.numpy.result_type(leaf)
     raise TypeError(
-        f"The parameter {name!r} is no array but a {type(leaf).__name__}. Take the "
-        "arrays of the tree first, for example by equinox.filter(model, "
+        f"The parameter {name!r} is of type {type(leaf).__name__}, which is no array. "
+        "Take the arrays of the tree first, for example by equinox.filter(model, "
         "equinox.is_array) or flax.nnx.state(model, flax.nnx.Param)."
     )
 

@@ -133,7 +133,8 @@ def _contents(box: Any) -> list[Any]:
 
 
 def _is_box(node: Any) -> bool:
-    return _is_box_type(type(node))
+    # The nnx.Variable of flax < 0.11 is a leaf, with nothing inside that JAX can see.
+    return _is_box_type(type(node)) and not jax.tree_util.all_leaves([node])
 
 
 @functools.cache

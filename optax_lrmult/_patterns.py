@@ -48,8 +48,8 @@ def _glob_token(token: str) -> str:
     if len(token) == 1:
         return re.escape(token)
     negated = token.startswith("[!")
-    members = token[2 if negated else 1 : -1].replace("\\", r"\\")
-    return f"[{'^' if negated else ''}{members}]".replace("[[", r"[\[")
+    members = re.escape(token[2 if negated else 1 : -1]).replace(r"\-", "-")
+    return f"[{'^' if negated else ''}{members}]"
 
 
 def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rules:

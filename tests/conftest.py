@@ -1,0 +1,37 @@
+"""Strictness for every test, and no skip in silence."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+# The only tests that may be skipped, each with its reason.
+ALLOWED_SKIPS: dict[str, str] = {}
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = _unlisted_skips(terminalreporter)
+    if skipped:
+        terminalreporter.section("skips that are not on the list in conftest.py")
+        terminalreporter.write_line("\n".join(skipped))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and _unlisted_skips(reporter) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _unlisted_skips(reporter: pytest.TerminalReporter) -> list[str]:
+    reports = reporter.stats.get("skipped", []) + reporter.stats.get("xfailed", [])
+    return [r.nodeid for r in reports if r.nodeid not in ALLOWED_SKIPS]
