@@ -28,23 +28,26 @@ class ScaleByNameMultiplierState(NamedTuple):
     multipliers: dict[str, jax.Array]
 
 
-def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:
-    """The multipliers of a table as arrays, by the text of their rules."""
-    values: dict[str, jax.Array] = {}
+def check_injectable(rules: Rules) -> None:
+    """Raises if a state can't hold one multiplier for each rule."""
+    texts = [rule.text for rule in rules]
     for rule in rules:
         if callable(rule.pattern):
             raise TypeError(
                 f"inject=True needs a table of rules, not the function {rule}: the "
                 "state holds one multiplier for each rule."
             )
-        if rule.text in values:
+        if texts.count(rule.text) > 1:
             raise ValueError(
                 f"inject=True needs rules of different texts; {rule.text!r} occurs "
                 "twice."
             )
-        if not needs_step(rule.multiplier):
-            values[rule.text] = at_step(rule.multiplier, None)
-    return values
+
+
+def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:
+    """The multipliers of a table as arrays, by the text of their rules."""
+    static = [rule for rule in rules if not needs_step(rule.multiplier)]
+    return {rule.text: at_step(rule.multiplier, None) for rule in static}
 
 
 def with_injected(rules: Rules, multipliers: Mapping[str, jax.Array]) -> Rules:

@@ -58,7 +58,7 @@ def adam_lr_mult(
       on_unmatched: what `init` does about a rule that matches no parameter; the
         original ignored it.
       param_labels: the names, if not those of `path_labels`.
-      verbose: log the assignment once, from `init` (the original's `debug_verbose`).
+      verbose: log the assignment from `init` (the original's `debug_verbose`).
 
     Returns:
       The optimizer. Its state is that of `scale_by_keras_adam`, whatever the options.

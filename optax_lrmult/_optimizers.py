@@ -53,7 +53,7 @@ def adam(
         moment, as optax does; `"raw"` of the raw one, as PyTorch does.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
-      verbose: log the assignment once, from `init`.
+      verbose: log the assignment from `init`.
 
     Returns:
       The optimizer.
@@ -133,7 +133,7 @@ def adamw(
       max_of: as in `adam`.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
-      verbose: log the assignment once, from `init`.
+      verbose: log the assignment from `init`.
 
     Returns:
       The optimizer.

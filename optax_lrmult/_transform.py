@@ -1,8 +1,8 @@
 """The gradient transformations that multiply updates by name."""
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import optax
 
 from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
+    check_injectable,
     initial_multipliers,
     with_injected,
 )
@@ -56,8 +57,8 @@ def scale_by_name_multiplier(
         `"warn"` or `"ignore"`.
       inject: keep the multipliers in the state, where `set_multipliers` changes them
         between steps without a new compilation.
-      verbose: log the assignment once, from `init`, to the logger `optax_lrmult` at
-        level INFO, or to stderr if that is switched off.
+      verbose: log the assignment from `init`, to the logger `optax_lrmult` at level
+        INFO, or to stderr if that is switched off.
 
     Returns:
       A transformation. Its state is `optax.EmptyState()`, or with a schedule or
@@ -80,32 +81,65 @@ def scale_by_name_multiplier(
       >>> print({name: f"{u[0]:.4f}" for name, u in updates.items()})
       {'head': '-0.0010', 'stem': '-0.0001'}
     """
-    rules = Rules(multipliers)
-    inspect = _inspector(rules, param_labels, on_unmatched, verbose)
-    has_state = inject or rules.need_step
+    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
     if inject:
-        initial_multipliers(rules)  # Raises here, in the factory, if they can't be.
+        check_injectable(table.rules)
+    return optax.GradientTransformationExtraArgs(_Init(table, inject), _Update(table))
 
-    def init_fn(params: PyTree) -> optax.OptState:
-        inspect(params)
-        if not has_state:
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """Rules, and what `init` does about them; a value, so that it can be compared."""
+
+    rules: Rules
+    param_labels: ParamLabels
+    on_unmatched: OnUnmatched
+    verbose: bool
+
+    def __post_init__(self) -> None:
+        check_on_unmatched(self.on_unmatched)
+
+    def inspect(self, params: PyTree) -> None:
+        """Checks the rules against the parameters, and shows the assignment."""
+        names = {"param_labels": self.param_labels}
+        check_rules(params, self.rules, on_unmatched=self.on_unmatched, **names)
+        if self.verbose and jax.tree.leaves(params):
+            _log(str(preview(params, self.rules, **names)))
+
+    def scale(self, updates: PyTree, step: Any = None, injected: Any = ()) -> PyTree:
+        """Each update times the multiplier of its name."""
+        rules = with_injected(self.rules, injected) if injected else self.rules
+        rows = assign(updates, rules, param_labels=self.param_labels)
+        return scale_by_assignment(updates, rows, step)
+
+
+# Two frozen dataclasses instead of closures: transformations of equal tables are equal,
+# do not compile twice as static arguments, and can be pickled.
+@dataclasses.dataclass(frozen=True)
+class _Init:
+    table: _Table
+    inject: bool
+
+    def __call__(self, params: PyTree) -> optax.OptState:
+        self.table.inspect(params)
+        if not (self.inject or self.table.rules.need_step):
             return optax.EmptyState()
-        multipliers = initial_multipliers(rules) if inject else {}
+        multipliers = initial_multipliers(self.table.rules) if self.inject else {}
         return ScaleByNameMultiplierState(jnp.zeros([], jnp.int32), multipliers)
 
-    def update_fn(
-        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    table: _Table
+
+    def __call__(
+        self, updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
         del params, extra_args
-        if not has_state:
-            rows = assign(updates, rules, param_labels=param_labels)
-            return scale_by_assignment(updates, rows), state
-        current = with_injected(rules, state.multipliers)
-        rows = assign(updates, current, param_labels=param_labels)
-        scaled = scale_by_assignment(updates, rows, state.count)
+        if not isinstance(state, ScaleByNameMultiplierState):
+            return self.table.scale(updates), state
+        scaled = self.table.scale(updates, state.count, state.multipliers)
         return scaled, state._replace(count=optax.safe_increment(state.count))
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def with_name_multipliers(
@@ -130,7 +164,7 @@ def with_name_multipliers(
       multipliers: a table of rules; see `scale_by_name_multiplier`.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
-      verbose: log the assignment once, from `init`.
+      verbose: log the assignment from `init`.
 
     Returns:
       A transformation with `tx`'s state.
@@ -149,8 +183,8 @@ def with_name_multipliers(
       >>> jax.tree.structure(state) == jax.tree.structure(optax.lion(1e-3).init(params))
       True
     """
-    rules = Rules(multipliers)
-    inspect = _inspector(rules, param_labels, on_unmatched, verbose)
+    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    needs_step = table.rules.need_step
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(
             "with_name_multipliers wraps a gradient transformation such as "
@@ -159,38 +193,20 @@ def with_name_multipliers(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params: PyTree) -> optax.OptState:
-        inspect(params)
+        table.inspect(params)
         state = inner.init(params)
-        if rules.need_step:
+        if needs_step:
             _step_of(state)
         return state
 
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
-        step = _step_of(state) if rules.need_step else None
+        step = _step_of(state) if needs_step else None
         updates, state = inner.update(updates, state, params, **extra_args)
-        rows = assign(updates, rules, param_labels=param_labels)
-        return scale_by_assignment(updates, rows, step), state
+        return table.scale(updates, step), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _inspector(
-    rules: Rules, param_labels: ParamLabels, on_unmatched: OnUnmatched, verbose: bool
-) -> Callable[[PyTree], None]:
-    """What `init` does with parameters: check the rules, log the assignment once."""
-    check_on_unmatched(on_unmatched)
-    is_logged = not verbose
-
-    def inspect(params: PyTree) -> None:
-        nonlocal is_logged
-        check_rules(params, rules, param_labels=param_labels, on_unmatched=on_unmatched)
-        if not is_logged and jax.tree.leaves(params):
-            is_logged = True
-            _log(str(preview(params, rules, param_labels=param_labels)))
-
-    return inspect
 
 
 def _log(text: str) -> None:

@@ -111,7 +111,7 @@ def test_building_an_optimizer_touches_no_device() -> None:
         "import optax_lrmult as olm\n"
         "olm.adam_lr_mult(multipliers={'a': olm.per_layer([1, 2])}, clipnorm=1.0)\n"
         "olm.adam(1e-3, amsgrad=True, max_of='raw', multipliers={'a': 0.5})\n"
-        "olm.scale_by_name_multiplier({'a': 0.5})\n"
+        "olm.scale_by_name_multiplier({'a': 0.5}, inject=True)\n"
         "from jax._src import xla_bridge; print(len(xla_bridge._backends))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

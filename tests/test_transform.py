@@ -1,7 +1,10 @@
 """The product itself: every kind of multiplier, every dtype, one compilation."""
 
 import copy
+import functools
 import logging
+import pickle
+import re
 import threading
 import warnings
 from typing import Any
@@ -351,7 +354,7 @@ class TestCompilation:
     def test_debug_modes_find_nothing(self) -> None:
         tx = olm.adam(0.1, multipliers={"stem": 0, "head": 0.5})
         state = tx.init(PARAMS)
-        with jax.debug_nans(True), jax.checking_leaks(), jax.transfer_guard("allow"):
+        with jax.debug_nans(True), jax.checking_leaks(), jax.transfer_guard("disallow"):
             jax.jit(tx.update)(PARAMS, state, PARAMS)
 
 
@@ -378,8 +381,8 @@ class TestVerbose:
         with caplog.at_level(logging.INFO, "optax_lrmult"):
             tx.init({})
             assert not caplog.records
-            tx.init(PARAMS)
-            tx.init(PARAMS)
+            state = tx.init(PARAMS)
+            tx.update(PARAMS, state, PARAMS)
         assert len(caplog.records) == 1
         assert str(olm.preview(PARAMS, {"stem": 0.5})) in caplog.text
 
@@ -392,6 +395,39 @@ class TestVerbose:
     def test_is_off_by_default(self, capsys: pytest.CaptureFixture[str]) -> None:
         olm.adam(1e-3, multipliers={"stem": 0.5}).init(PARAMS)
         assert capsys.readouterr() == ("", "")
+
+
+class TestValues:
+    def make(self) -> optax.GradientTransformationExtraArgs:
+        table = {"stem": 0.5, re.compile("h.*"): olm.per_layer([1, 2, 3])}
+        return olm.scale_by_name_multiplier(table, param_labels=olm.path_labels)
+
+    def test_equal_tables_make_equal_transformations(self) -> None:
+        assert self.make() == self.make()
+        assert hash(self.make()) == hash(self.make())
+        assert self.make() != olm.scale_by_name_multiplier({"stem": 0.5})
+
+    def test_equal_transformations_compile_once(self) -> None:
+        traces = []
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def step(tx: Any, updates: Any) -> Any:
+            traces.append(tx)
+            return tx.update(updates, tx.init(updates))
+
+        for _ in range(3):
+            step(self.make(), PARAMS)
+        assert len(traces) == 1
+
+    def test_they_can_be_pickled(self) -> None:
+        assert pickle.loads(pickle.dumps(self.make())) == self.make()
+        assert pickle.loads(pickle.dumps(olm.Rules({"a": 1}))) == olm.Rules({"a": 1})
+
+
+def test_names_are_those_of_the_updates() -> None:
+    tx = olm.scale_by_name_multiplier({"stem": 0.5})
+    updates, _ = tx.update({"new": {"stem": jnp.ones(1)}}, tx.init(PARAMS))
+    assert updates["new"]["stem"] == 0.5
 
 
 def test_copies_and_threads_share_a_transform() -> None:
