@@ -335,6 +335,15 @@ class TestCompilation:
         extra = {"static": 0, "injected": 1}[kind]
         assert ours.count(" fusion(") == plain.count(" fusion(") + extra
 
+    def test_static_multipliers_are_hidden_from_the_compiler(self) -> None:
+        """Baked in, each would make a kernel of its own and compilation slow."""
+        table = {"stem": 0.3, "head": 0.7}
+        update = jax.jit(lambda u: scaled(table, u))
+        text = update.lower(PARAMS).as_text()
+        assert text.count("optimization_barrier") == 1
+        update = jax.jit(lambda u: scaled({"stem": 0, "head": 1}, u))
+        assert "optimization_barrier" not in update.lower(PARAMS).as_text()
+
     def test_a_whole_step_exports_for_every_platform(self) -> None:
         tx = olm.adam_lr_mult(multipliers={"stem": 0.5}, clipnorm=1.0)
 
