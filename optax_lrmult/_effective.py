@@ -16,7 +16,7 @@ def effective_multipliers(
     multipliers: RulesLike,
     params: PyTree,
     *,
-    steps: int = 5,
+    steps: int = 20,
     param_labels: ParamLabels = None,
 ) -> dict[str, float]:
     r"""How far parameters move with multipliers, relative to how far without.
@@ -32,7 +32,8 @@ def effective_multipliers(
       make_tx: a function from a table of rules to a whole optimizer.
       multipliers: a table of rules; see `scale_by_name_multiplier`.
       params: a pytree of floating arrays, where the ways begin.
-      steps: the number of steps taken.
+      steps: the number of steps taken; methods that adapt to the way travelled, such
+        as prodigy, show what they do to multipliers only after some.
       param_labels: the names under which ratios are returned, if not `path_labels`'.
 
     Returns:

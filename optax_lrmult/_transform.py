@@ -99,6 +99,13 @@ class _Table:
     def __post_init__(self) -> None:
         check_on_unmatched(self.on_unmatched)
 
+    def __hash__(self) -> int:
+        """By identity where a traced multiplier or a tree of labels has no hash."""
+        try:
+            return hash((self.rules, self.param_labels, self.on_unmatched))
+        except TypeError:
+            return id(self)
+
     def inspect(self, params: PyTree) -> None:
         """Checks the rules against the parameters, and shows the assignment."""
         names = {"param_labels": self.param_labels}
