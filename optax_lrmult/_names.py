@@ -1,6 +1,7 @@
 """A pytree's key paths as slash-joined names, the same in every framework."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,12 @@ def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
         labels = labels(_unboxed(tree))
     label_at = {_keys(path): label for path, label in _leaves_with_path(labels)}
     return [_label(label_at, path) for path, _ in _leaves_with_path(tree)]
+
+
+def natural_order(name: str) -> list[Any]:
+    """A sorting key that puts `block_2` before `block_10`."""
+    pieces = re.split(r"(\d+)", name)
+    return [int(p) if index % 2 else p for index, p in enumerate(pieces)]
 
 
 def _path_names(tree: PyTree) -> list[str]:

@@ -2,17 +2,16 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from optax_lrmult._diagnosis import describe, likely_mistakes
 from optax_lrmult._multipliers import Assignment, assign
-from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._names import ParamLabels, PyTree, natural_order
 from optax_lrmult._rules import Rules, RulesLike
 from optax_lrmult._values import PerLayer, is_frozen
 
 _NO_RULE = "-"
+_WIDEST_RULE = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,19 +94,20 @@ def preview(
     rules = Rules(multipliers)
     assignments = assign(params, rules, param_labels=param_labels)
     notes = likely_mistakes(rules, assignments)
-    ordered = sorted(assignments, key=lambda row: _natural(row.name))
+    ordered = sorted(assignments, key=lambda row: natural_order(row.name))
     return Preview(tuple(ordered), tuple(notes))
 
 
-def _natural(name: str) -> list[Any]:
-    """A sorting key that puts `block_2` before `block_10`."""
-    pieces = re.split(r"(\d+)", name)
-    return [int(p) if index % 2 else p for index, p in enumerate(pieces)]
-
-
 def _row(row: Assignment) -> tuple[str, str, str, str]:
-    rule = _NO_RULE if row.rule is None else str(row.rule)
+    rule = _NO_RULE if row.rule is None else _shortened(str(row.rule))
     return row.name, str(row.shape), rule, describe(row.multiplier)
+
+
+def _shortened(rule: str) -> str:
+    """A long regular expression cut, or one rule would push all columns apart."""
+    if len(rule) <= _WIDEST_RULE:
+        return rule
+    return f"{rule[: _WIDEST_RULE - 4]}...{rule[-1]}"
 
 
 def _size(row: Assignment) -> int:

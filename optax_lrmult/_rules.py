@@ -59,7 +59,8 @@ class Rule:
             return self.pattern.pattern
         if isinstance(self.pattern, str):
             return self.pattern
-        return getattr(self.pattern, "__qualname__", repr(self.pattern))
+        name = getattr(self.pattern, "__qualname__", repr(self.pattern))
+        return name.rpartition("<locals>.")[2]
 
     def multiplier_of(self, name: str) -> Multiplier:
         """The multiplier that this rule gives to a name; `None` if it gives none."""

@@ -13,8 +13,13 @@ import optax_lrmult as olm
 
 PACKAGE = Path(olm.__file__).parent
 PUBLIC = """
-path_labels per_layer Rule Rules by_prefix glob
+path_labels per_layer Rule Rules by_prefix glob rules_from_config rules_to_config
+layer_decay discriminative unfreeze_at unfreeze_from_top lora_plus mup
+by_kind freeze no_decay
+GroupRules from_big_vision from_keras_lr_multiplier from_mmengine
+from_torch_param_groups
 Assignment assign check_rules Preview preview
+AssignmentDiff assignment_diff learning_rates
 scale_by_name_multiplier with_name_multipliers
 ScaleByNameMultiplierState set_multipliers
 trainable add_decayed_weights_by_name constrain_by_name max_norm non_negative unit_norm
@@ -25,10 +30,10 @@ adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_we
 FLOORS = [
     ["_names", "_values"],
     ["_rules"],
-    ["_patterns", "_diagnosis"],
-    ["_multipliers"],
-    ["_scaling", "_preview", "_masks", "_constraints"],
-    ["_injection"],
+    ["_patterns", "_diagnosis", "_recipes"],
+    ["_config", "_multipliers"],
+    ["_scaling", "_preview", "_masks", "_constraints", "_comparison", "_converters"],
+    ["_injection", "_rates"],
     ["_transform", "_adam", "_effective"],
     ["_decay", "_optimizers", "_keras"],
     ["_keras_config", "_keras_weights"],
@@ -49,7 +54,13 @@ def test_the_public_names_stand_in_the_order_of_the_flow() -> None:
 def test_each_public_name_has_a_docstring_with_an_example(name: str) -> None:
     doc = inspect.getdoc(getattr(olm, name)) or ""
     assert doc.split("\n")[0].endswith(".")
-    if name not in ("Assignment", "Preview", "ScaleByNameMultiplierState"):
+    if name not in (
+        "Assignment",
+        "AssignmentDiff",
+        "GroupRules",
+        "Preview",
+        "ScaleByNameMultiplierState",
+    ):
         assert ">>> " in doc
     if inspect.isfunction(getattr(olm, name)):
         assert "Returns:" in doc or name == "check_rules"

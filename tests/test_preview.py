@@ -112,6 +112,12 @@ def test_says_that_a_multiplier_is_traced() -> None:
     assert "traced float32" in texts[0]
 
 
+def test_cuts_a_long_expression() -> None:
+    pattern = re.compile("block_2/kernel|block_10/kernel|stack/kernel")
+    text = str(olm.preview(NET, {pattern: 2}))
+    assert " /block_2/kernel|block_10/kernel|stac.../ " in text
+
+
 def test_an_empty_tree_has_a_preview() -> None:
     assert "all                          0   0.0%" in str(olm.preview({}, {}))
 

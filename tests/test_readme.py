@@ -29,6 +29,7 @@ def test_there_are_blocks_of_known_kinds_only() -> None:
 def test_block_runs(index: int, namespace: dict[str, Any]) -> None:
     kind, text = BLOCKS[index]
     if kind == "pycon":
+        text = text.replace("\n\n", "\n<BLANKLINE>\n")  # None stands between examples.
         test = doctest.DocTestParser().get_doctest(text, namespace, "README", None, 0)
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
         runner.run(test, clear_globs=False)

@@ -1,0 +1,1 @@
+"""Recipes: pure functions that write the tables of rules practitioners use."""
