@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
+from optax_lrmult._names import is_box_type
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._scaling import at_step
 from optax_lrmult._values import PerLayer, as_scalar, needs_step
@@ -119,17 +121,28 @@ def _text(pattern: Any) -> str:
 
 def _like(old: Any, value: Any, text: str) -> Any:
     """The new value in the place of the old one, which may be in a box."""
-    (array,), treedef = jax.tree.flatten(old)
+    (inside,), treedef = jax.tree.flatten(old)
+    if is_box_type(type(inside)):  # Of flax < 0.11, where a box is a leaf.
+        return inside.replace(_new_value(inside.value, value, text))
+    return jax.tree.unflatten(treedef, [_new_value(inside, value, text)])
+
+
+def _new_value(old: Any, value: Any, text: str) -> jax.Array:
     owner = f"rule {text!r}"
-    values = value if array.ndim else [value]
-    scalars = [as_scalar(v, owner) for v in values]
-    new = jnp.stack([jnp.asarray(v, array.dtype) for v in scalars])
-    if new.size != array.size:
+    scalars = [as_scalar(v, owner) for v in (value if old.ndim else [value])]
+    new = jnp.stack([jnp.asarray(v, old.dtype) for v in scalars])
+    if new.size != old.size:
         raise ValueError(
-            f"The injected multiplier of {owner} has the shape {array.shape}, and "
+            f"The injected multiplier of {owner} has the shape {old.shape}, and "
             f"{new.size} values do not fit."
         )
-    return jax.tree.unflatten(treedef, [new.reshape(array.shape)])
+    return _placed_like(old, new.reshape(old.shape))
+
+
+def _placed_like(old: Any, new: jax.Array) -> jax.Array:
+    """On the devices of the old value, or `jit` would compile the step once more."""
+    is_placed = not isinstance(old, Tracer) and getattr(old, "committed", False)
+    return jax.device_put(new, old.sharding) if is_placed else new
 
 
 def _refuse(text: str, settable: set[str]) -> None:

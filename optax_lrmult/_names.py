@@ -141,9 +141,10 @@ def _contents(box: Any) -> list[Any]:
 
 def _is_box(node: Any) -> bool:
     # The nnx.Variable of flax < 0.11 is a leaf, with nothing inside that JAX can see.
-    return _is_box_type(type(node)) and not jax.tree_util.all_leaves([node])
+    return is_box_type(type(node)) and not jax.tree_util.all_leaves([node])
 
 
 @functools.cache
-def _is_box_type(cls: type) -> bool:
+def is_box_type(cls: type) -> bool:
+    """True for the boxes of flax, whether JAX can see into them or not."""
     return any((base.__module__, base.__name__) in _BOXES for base in cls.__mro__)
