@@ -46,8 +46,8 @@ def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
     return (
         f"Rule {rule} (multiplier {describe(rule.multiplier)}) never applies: the "
         f"first rule that matches wins, and {' and '.join(takers)} in front of it "
-        f"takes {_listed([row.name for row in rows])}. Move it to the "
-        "front, or drop it."
+        f"takes {_listed([row.name for row in rows])}. If it should win, "
+        "move it to the front."
     )
 
 
@@ -105,7 +105,8 @@ def _cut_number(rule: Rule, names: Sequence[str]) -> list[str]:
 
 def _nearest(rule: Rule, names: Sequence[str]) -> str:
     """The pieces of names that look most like the pattern, and where they occur."""
-    depth = rule.text.count("/") + 1
+    text = _without_syntax(rule)
+    depth = text.count("/") + 1
     pieces: dict[str, str] = {}
     for name in names:
         keys = name.split("/")
@@ -113,10 +114,19 @@ def _nearest(rule: Rule, names: Sequence[str]) -> str:
             pieces.setdefault("/".join(keys[start : start + depth]), name)
         if len(pieces) > _MOST_CANDIDATES:
             break
-    near = difflib.get_close_matches(rule.text, pieces, n=_MOST_SHOWN, cutoff=0.5)
+    near = difflib.get_close_matches(text, pieces, n=_MOST_SHOWN, cutoff=0.5)
     if not near:
         return f"The parameters are {_listed(names)}."
-    return f"Nearest: {', '.join(f'{p!r}, as in {pieces[p]!r}' for p in near)}."
+    texts = [repr(p) if p == pieces[p] else f"{p!r}, as in {pieces[p]!r}" for p in near]
+    return f"Nearest: {'; '.join(texts)}."
+
+
+def _without_syntax(rule: Rule) -> str:
+    """The pattern as plain text, as far as `glob` and `by_prefix` wrote it."""
+    if not isinstance(rule.pattern, re.Pattern):
+        return rule.text
+    text = rule.text.removesuffix("(?:/.*)?").replace("(?:.*/)?", "")
+    return re.sub(r"\\(.)", r"\1", text.replace("[^/]*", "").replace(".*", ""))
 
 
 def _hint(rule: Rule, names: Sequence[str]) -> str:
@@ -127,12 +137,15 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
         if part is not None:
             return (
                 f" It matches a part of {part!r}, but a compiled pattern must match "
-                "the whole name: add '.*' where anything may stand."
+                "the whole name: add '.*' (in a glob '**') where anything may stand."
             )
         return " A compiled pattern must match the whole name."
     if any(text.lower() in name.lower() for name in names):
         return " It differs in letter case only."
-    if any(text.replace(".", "/") in name for name in names):
+    rest = text.partition("/")[2]
+    if rest and any(rest in name for name in names):
+        return f" Without {text.removesuffix(rest)!r} it would match."
+    if "." in text and not any("." in name for name in names):
         return " Names are joined by '/', not by '.'."
     if any(mark in text for mark in "*?["):
         return f" A str is a plain substring: for a glob write glob({text!r})."

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from optax_lrmult._names import is_box_type
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._scaling import at_step
-from optax_lrmult._values import PerLayer, as_scalar, needs_step
+from optax_lrmult._values import PerLayer, as_scalar, needs_step, shown
 
 
 class ScaleByNameMultiplierState(NamedTuple):
@@ -82,7 +82,7 @@ def set_multipliers(
       The state with the new values, in the dtype of the old ones.
 
     Raises:
-      TypeError: a value is not a real number.
+      TypeError: a value is not a real number, or `multipliers` is no mapping.
       ValueError: no rule of that text is injected, or a value's shape does not fit.
 
     Example:
@@ -93,6 +93,11 @@ def set_multipliers(
       >>> print(tx.update(params, state)[0]["stem"])
       [0.5 0.5]
     """
+    if not isinstance(multipliers, Mapping):
+        raise TypeError(
+            "set_multipliers takes a mapping from a rule's text to its new value, not "
+            f"{shown(multipliers)} ({type(multipliers).__name__})."
+        )
     texts = {_text(pattern): value for pattern, value in multipliers.items()}
     settable: set[str] = set()
 

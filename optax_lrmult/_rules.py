@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from optax_lrmult._values import Multiplier, as_multiplier, needs_step
+from optax_lrmult._values import Multiplier, as_multiplier, needs_step, shown
 
 Pattern = str | re.Pattern[str]
 NameFn = Callable[[str], Any]
@@ -154,7 +154,7 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
         raise TypeError(
             "multipliers must be a mapping {pattern: multiplier}, a sequence of "
             "(pattern, multiplier) pairs, Rules, or a function from a name to a "
-            f"multiplier, not {rules!r} ({type(rules).__name__})."
+            f"multiplier, not {shown(rules)} ({type(rules).__name__})."
         )
     return [_read_row(row) for row in rules]
 
@@ -168,8 +168,13 @@ def _read_row(row: Any) -> Rule:
         return row
     if isinstance(row, tuple | list) and len(row) == 2:
         return Rule(row[0], row[1])
+    if isinstance(row, Rules):
+        raise TypeError(
+            "This is a sequence of tables, not a table. Of GroupRules take "
+            ".learning_rate or .weight_decay; tables are joined by +."
+        )
     raise TypeError(
-        f"Each rule must be a (pattern, multiplier) pair or a Rule, not {row!r} "
+        f"Each rule must be a (pattern, multiplier) pair or a Rule, not {shown(row)} "
         f"({type(row).__name__})."
     )
 
@@ -180,6 +185,6 @@ def _check_pattern(pattern: Any) -> None:
     if not isinstance(pattern, str):
         raise TypeError(
             f"The pattern of a rule must be a str (a substring of the name) or a "
-            f"compiled regular expression of str, not {pattern!r} "
+            f"compiled regular expression of str, not {shown(pattern)} "
             f"({type(pattern).__name__}). Write one rule for each pattern."
         )

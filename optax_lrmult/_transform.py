@@ -25,6 +25,7 @@ from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._preview import preview
 from optax_lrmult._rules import Rules, RulesLike
 from optax_lrmult._scaling import scale_by_assignment
+from optax_lrmult._values import shown
 
 _logger = logging.getLogger("optax_lrmult")
 
@@ -190,14 +191,14 @@ def with_name_multipliers(
       >>> jax.tree.structure(state) == jax.tree.structure(optax.lion(1e-3).init(params))
       True
     """
-    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
-    needs_step = table.rules.need_step
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(
             "with_name_multipliers wraps a gradient transformation such as "
-            f"optax.adamw(1e-3), not {tx!r} ({type(tx).__name__})."
+            f"optax.adamw(1e-3), not {shown(tx)} ({type(tx).__name__})."
         )
     inner = optax.with_extra_args_support(tx)
+    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    needs_step = table.rules.need_step
 
     def init_fn(params: PyTree) -> optax.OptState:
         table.inspect(params)

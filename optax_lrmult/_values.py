@@ -10,6 +10,7 @@ Schedule = Callable[[Any], Any]
 """`step -> scalar`, with steps counted from 0, as in `optax.scale_by_schedule`."""
 
 _LARGEST_FLOAT32 = 3.4028234663852886e38
+_LONGEST_SHOWN = 100
 _KINDS = (
     "a real number, a schedule (a function of the step), a traced or 0-d JAX scalar, "
     "or per_layer(values)"
@@ -98,7 +99,7 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
     if not is_scalar or isinstance(value, bool) or dtype.startswith(("bool", "compl")):
         hint = " Write 1.0 or 0.0." if isinstance(value, bool) else ""
         raise TypeError(
-            f"The value of {owner} must be {_KINDS}, not {value!r} "
+            f"The value of {owner} must be {_KINDS}, not {shown(value)} "
             f"({type(value).__name__}).{hint}"
         )
     return _as_float(value, owner)
@@ -121,14 +122,19 @@ def _as_float(value: Any, owner: str) -> Any:
         if hasattr(value, "aval"):  # A JAX tracer has a type, but no value yet.
             return value
         raise TypeError(
-            f"The value of {owner} must be {_KINDS}, not {value!r}."
+            f"The value of {owner} must be {_KINDS}, not {shown(value)}."
         ) from None
     if not abs(number) <= _LARGEST_FLOAT32:
         raise ValueError(
-            f"The value of {owner} must be finite in float32, not {value!r}. To "
-            "freeze parameters write 0."
+            f"The value of {owner} must be finite in float32, not {shown(value)}."
         )
     return number
+
+
+def shown(value: Any) -> str:
+    """A value in an error's text: cut, since it may be a whole model."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def is_number(multiplier: Multiplier) -> TypeGuard[float]:

@@ -131,6 +131,10 @@ class TestErrors:
         with pytest.raises(ValueError, match="rule 'stem' must be finite"):
             olm.set_multipliers(state, {"stem": jnp.nan})
 
+    def test_what_is_no_mapping(self) -> None:
+        with pytest.raises(TypeError, match=r"takes a mapping .* not 0\.5 \(float\)"):
+            olm.set_multipliers(core().init(PARAMS), 0.5)
+
     def test_a_number_of_values_that_does_not_fit(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(3,\), and 2 values do not fit"):
             olm.set_multipliers(core().init(PARAMS), {"bo.*": [1, 2]})

@@ -89,7 +89,7 @@ class TestCheckRules:
     def test_a_typo_is_an_error_with_the_nearest_names(self) -> None:
         text = check_error({"head": 1, "layr_1": 0.25})
         assert "Rule 'layr_1' (multiplier 0.25) matches none of the 4" in text
-        assert "Nearest: 'layer_1', as in 'layer_1/bias'" in text
+        assert "Nearest: 'layer_1', as in 'layer_1/bias'; 'layer_10', as in" in text
         assert "'head'" not in text.split("Nearest")[0]
         assert "on_unmatched='warn'" in text
 
@@ -107,6 +107,11 @@ class TestCheckRules:
             ("layer_\\d+", "write re.compile('layer_"),
             ("^head", "write re.compile('^head')"),
             ("layer_1/kernel/value", "drop '/value'"),
+            ("params/layer_1", "Without 'params/' it would match"),
+            ("/layer_1", "Without '/' it would match"),
+            ("stem.weight", "joined by '/', not by '.'"),
+            (olm.glob("layr_1/*"), "Nearest: 'layer_1/"),
+            (olm.by_prefix({"layr_1": 1})[0].pattern, "Nearest: 'layer_1', as in"),
             ("tail", "must be a substring of the name, and letter case counts"),
             (re.compile("layer"), "matches a part of 'layer_1/bias', but"),
             (re.compile("xyz"), "must match the whole name"),

@@ -67,11 +67,11 @@ def test_notes_likely_mistakes() -> None:
         "'layer_1/kernel', 'layer_10/kernel', 'layer_11/kernel' and 1 more. A str must be "
         "a substring of the name, and letter case counts.",
         "Rule 'layer_10' (multiplier 2) never applies: the first rule that matches wins, "
-        "and 'layer_1' in front of it takes 'layer_10/kernel'. Move it to the front, or "
-        "drop it.",
+        "and 'layer_1' in front of it takes 'layer_10/kernel'. If it should win, move "
+        "it to the front.",
         "Rule 'layer_1/' (multiplier 3) never applies: the first rule that matches wins, "
-        "and 'layer_1' in front of it takes 'layer_1/kernel'. Move it to the front, or "
-        "drop it.",
+        "and 'layer_1' in front of it takes 'layer_1/kernel'. If it should win, move "
+        "it to the front.",
         "Rule 'layer_1' also takes 'layer_10', 'layer_11': a str matches anywhere in the "
         "name. For the one layer write 'layer_1/' or by_prefix({'layer_1': -0.5}).",
         "Rule 'layer_1' has the negative multiplier -0.5: its parameters climb the loss.",

@@ -106,6 +106,17 @@ class TestTables:
         with pytest.raises(TypeError, match=r"must be a \(pattern, multiplier\) pair"):
             olm.Rules([row])
 
+    def test_a_pair_of_tables_is_no_table(self) -> None:
+        tables = olm.GroupRules(olm.Rules({"a": 1}), olm.Rules())
+        with pytest.raises(TypeError, match=r"Of GroupRules take \.learning_rate"):
+            olm.Rules(tables)
+
+    def test_a_model_in_the_wrong_place_is_not_printed_whole(self) -> None:
+        params = {"stem": {f"kernel_{i}": i for i in range(1000)}}
+        with pytest.raises(TypeError, match="rule 'stem' must be") as error:
+            olm.Rules(params)
+        assert len(str(error.value)) < 400
+
     @pytest.mark.parametrize("pattern", [1, None, ("a", "b"), b"a", re.compile(b"a")])
     def test_with_wrong_patterns_are_an_error(self, pattern: Any) -> None:
         with pytest.raises(TypeError, match="one rule for each pattern"):

@@ -371,6 +371,8 @@ class TestWithNameMultipliers:
     def test_wraps_transformations_only(self) -> None:
         with pytest.raises(TypeError, match=r"such as optax\.adamw\(1e-3\), not"):
             olm.with_name_multipliers(optax.adam, {"stem": 1})
+        with pytest.raises(TypeError, match=r"not \{'stem': 0\} \(dict\)"):
+            olm.with_name_multipliers({"stem": 0}, optax.adam(1e-3))
 
     def test_hands_extra_arguments_on(self) -> None:
         tx = olm.with_name_multipliers(
