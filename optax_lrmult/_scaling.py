@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import PyTree
@@ -81,12 +82,12 @@ def _shared_constants(multipliers: Sequence[Multiplier]) -> dict[float, jax.Arra
     A constant that is baked in makes the kernel of every leaf a different one, and
     compilation several times as long; behind the barrier leaves share kernels.
     """
-    numbers = {m for m in multipliers if is_number(m) and m not in (0.0, 1.0)}
-    dtype = jnp.result_type(float)
-    constants = [jnp.asarray(number, dtype) for number in sorted(numbers)]
+    numbers = sorted({m for m in multipliers if is_number(m) and m not in (0.0, 1.0)})
+    # Of shape [1]: shard_map of jax 0.5 can't check a barrier around scalar literals.
+    constants = [np.full(1, number, jnp.result_type(float)) for number in numbers]
     if constants:
         constants = jax.lax.optimization_barrier(constants)
-    return dict(zip(sorted(numbers), constants, strict=True))
+    return {n: jnp.reshape(c, ()) for n, c in zip(numbers, constants, strict=True)}
 
 
 def at_step(multiplier: Multiplier, step: Any) -> jax.Array:
