@@ -45,7 +45,10 @@ def scale_by_name_multiplier(
     Place it after the core (`optax.scale_by_adam`), and after weight decay if decay is
     to be multiplied too, as PyTorch's parameter groups do; before or after the learning
     rate. In front of Adam it has no effect, since Adam divides by the gradient's size,
-    and decay that is added behind it still moves a parameter of multiplier 0.
+    and decay that is added behind it still moves a parameter of multiplier 0. In front
+    of a trust ratio it has none either, behind `schedule_free` (stand in its base),
+    `prodigy` and `madgrad` another one, and in `optax.flatten` names are lost:
+    `effective_multipliers` measures it.
 
     Args:
       multipliers: a table of rules, read in order; the first one that matches a name
@@ -145,9 +148,17 @@ class _Update:
     ) -> tuple[PyTree, optax.OptState]:
         del params, extra_args
         if not isinstance(state, ScaleByNameMultiplierState):
+            self._check_stateless(state)
             return self.table.scale(updates), state
         scaled = self.table.scale(updates, state.count, state.multipliers)
         return scaled, state._replace(count=optax.safe_increment(state.count))
+
+    def _check_stateless(self, state: Any) -> None:
+        if self.table.rules.need_step:
+            raise TypeError(
+                "A schedule needs the state that init(params) returns, a "
+                f"ScaleByNameMultiplierState, not {type(state).__name__}."
+            )
 
 
 def with_name_multipliers(

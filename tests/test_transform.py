@@ -188,6 +188,13 @@ class TestSchedules:
         with pytest.raises(ValueError, match="must return a real scalar, not a value"):
             scaled({"stem": lambda step: value})
 
+    def test_need_the_state_of_init(self) -> None:
+        tx = olm.scale_by_name_multiplier({"stem": lambda step: 1.0})
+        with pytest.raises(
+            TypeError, match="ScaleByNameMultiplierState, not EmptyState"
+        ):
+            tx.update(PARAMS, optax.EmptyState())
+
     def test_are_called_once_for_all_their_leaves(self) -> None:
         calls = []
         tree = {str(i): jnp.ones(2) for i in range(5)}
