@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import jax
 import pytest
 
@@ -9,6 +10,15 @@ import pytest
 ALLOWED_SKIPS: dict[str, str] = {}
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# No test is timed, and a run that fails fails again.
+hypothesis.settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture
