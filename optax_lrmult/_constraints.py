@@ -21,7 +21,7 @@ from optax_lrmult._values import is_schedule
 Axis = int | tuple[int, ...]
 Constraint = Callable[[jax.Array], jax.Array]
 
-_KERAS_EPSILON = 1e-7
+KERAS_EPSILON = 1e-7
 
 
 def constrain_by_name(
@@ -145,7 +145,7 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
 
     def constrain(value: jax.Array) -> jax.Array:
         norm = _norm(value, axis)
-        return value * jnp.clip(norm, 0, max_value) / (_KERAS_EPSILON + norm)
+        return value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
 
     return constrain
 
@@ -167,7 +167,7 @@ def unit_norm(axis: Axis = 0) -> Constraint:
       >>> print(unit_norm()(jnp.array([3.0, 4.0])).round(3))
       [0.6 0.8]
     """
-    return lambda value: value / (_KERAS_EPSILON + _norm(value, axis))
+    return lambda value: value / (KERAS_EPSILON + _norm(value, axis))
 
 
 def _norm(value: jax.Array, axis: Axis) -> jax.Array:

@@ -7,14 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from optax_lrmult._adam import scale_by_keras_adam
-from optax_lrmult._constraints import constrain_by_name
+from optax_lrmult._constraints import KERAS_EPSILON, constrain_by_name
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import RulesLike
 from optax_lrmult._transform import with_name_multipliers
 from optax_lrmult._values import is_number
-
-_KERAS_EPSILON = 1e-7
 
 
 def adam_lr_mult(
@@ -82,7 +80,7 @@ def adam_lr_mult(
     limits = {"decay": decay, "clipnorm": clipnorm, "clipvalue": clipvalue}
     for name, limit in limits.items():
         _check_not_negative(name, limit)
-    core = scale_by_keras_adam(b1, b2, _KERAS_EPSILON if eps is None else eps, amsgrad)
+    core = scale_by_keras_adam(b1, b2, KERAS_EPSILON if eps is None else eps, amsgrad)
     clip = optax.chain(
         optax.clip_by_global_norm(clipnorm) if clipnorm else optax.identity(),
         optax.clip(clipvalue) if clipvalue else optax.identity(),

@@ -7,6 +7,7 @@ from typing import Any
 
 import optax
 
+from optax_lrmult._constraints import KERAS_EPSILON
 from optax_lrmult._keras import adam_lr_mult
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._rules import Rules, RulesLike
@@ -125,7 +126,7 @@ class AdamLRMultConfig:
         if callable(self.learning_rate):
             raise ValueError("The original takes no schedule as its learning rate.")
         config = {key: getattr(self, field) for key, field in _FIELD_OF.items()}
-        config["epsilon"] = 1e-7 if self.eps is None else self.eps
+        config["epsilon"] = KERAS_EPSILON if self.eps is None else self.eps
         if self.multipliers is not None:
             config["multipliers"] = _as_dictionary(Rules(self.multipliers))
         return {k: v for k, v in config.items() if k not in _OPTIONAL or v is not None}

@@ -6,9 +6,8 @@ import jax
 
 from optax_lrmult._multipliers import (
     OnUnmatched,
-    assign,
     check_on_unmatched,
-    check_rules,
+    checked_assignments,
 )
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import Rules, RulesLike
@@ -48,8 +47,7 @@ def trainable(
     check_on_unmatched(on_unmatched)
 
     def mask_fn(params: PyTree) -> PyTree:
-        check_rules(params, rules, param_labels=param_labels, on_unmatched=on_unmatched)
-        rows = assign(params, rules, param_labels=param_labels)
+        rows = checked_assignments(params, rules, param_labels, on_unmatched)
         mask = [not is_frozen(row.multiplier) for row in rows]
         return jax.tree.unflatten(jax.tree.structure(params), mask)
 

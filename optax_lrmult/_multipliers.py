@@ -134,10 +134,17 @@ def check_rules(
       Nearest: 'layer_1', as in 'layer_1/kernel'. ...
     """
     check_on_unmatched(on_unmatched)
-    rules = Rules(multipliers)
+    checked_assignments(params, Rules(multipliers), param_labels, on_unmatched)
+
+
+def checked_assignments(
+    params: PyTree, rules: Rules, param_labels: ParamLabels, on_unmatched: OnUnmatched
+) -> list[Assignment]:
+    """What `assign` returns, after the check of `check_rules`."""
     assignments = assign(params, rules, param_labels=param_labels)
     if on_unmatched != "ignore" and assignments and not _hides_leaves(params):
         _report(rules, assignments, on_unmatched)
+    return assignments
 
 
 def check_on_unmatched(on_unmatched: str) -> None:
