@@ -1,12 +1,20 @@
 """A pytree's key paths as slash-joined names, the same in every framework."""
 
 import functools
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import (
+    DictKey,
+    FlattenedIndexKey,
+    GetAttrKey,
+    SequenceKey,
+    keystr,
+    tree_flatten_with_path,
+)
 
 PyTree = Any
 KeyPath = tuple[Any, ...]
@@ -67,7 +75,7 @@ def natural_order(name: str) -> list[Any]:
 
 def _path_names(tree: PyTree) -> list[str]:
     paths = [path for path, _ in _leaves_with_path(tree)]
-    names = [keystr(path, simple=True, separator="/") for path in paths]
+    names = [_name(path) for path in paths]
     if len(set(names)) < len(names):
         _refuse_collision(names, paths)
     return names
@@ -92,7 +100,7 @@ def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:
     label = next((label_at[prefix] for prefix in prefixes if prefix in label_at), None)
     if isinstance(label, str):
         return label
-    name = keystr(path, simple=True, separator="/")
+    name = _name(path)
     if label is None:
         raise ValueError(
             f"param_labels has no label for the parameter {name!r}. It must be a "
@@ -105,8 +113,21 @@ def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:
     )
 
 
+def _name(path: KeyPath) -> str:
+    return "/".join(_keys(path))
+
+
 def _keys(path: KeyPath) -> tuple[str, ...]:
-    return tuple(keystr((key,), simple=True) for key in path)
+    return tuple([str(_INSIDE.get(type(key), str)(key)) for key in path])
+
+
+# What `keystr(simple=True)` reads, at a third of its time.
+_INSIDE: dict[type, Callable[[Any], Any]] = {
+    DictKey: operator.attrgetter("key"),
+    FlattenedIndexKey: operator.attrgetter("key"),
+    GetAttrKey: operator.attrgetter("name"),
+    SequenceKey: operator.attrgetter("idx"),
+}
 
 
 def _is_tree_of_strings(tree: PyTree) -> bool:
