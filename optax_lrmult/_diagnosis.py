@@ -10,6 +10,7 @@ from optax_lrmult._values import PerLayer, is_number
 
 _MOST_CANDIDATES = 2000  # Keeps the search for near names quick on huge trees.
 _MOST_SHOWN = 3
+_MOST_EXPLAINED = 10
 
 
 def dead_rules(
@@ -21,11 +22,22 @@ def dead_rules(
     dead, shadowed = [], []
     for rule in rules:
         if id(rule) not in used:
-            (shadowed if _matched(rule, names) else dead).append(rule)
+            matches = any(rule.multiplier_of(name) is not None for name in names)
+            (shadowed if matches else dead).append(rule)
     return dead, shadowed
 
 
-def explain_dead(rule: Rule, names: Sequence[str]) -> str:
+def explain_dead(dead: Sequence[Rule], assignments: Sequence[Any]) -> list[str]:
+    """A sentence for each rule that matches nothing; the last one counts the rest."""
+    names = [row.name for row in assignments]
+    texts = [_explain_dead(rule, names) for rule in dead[:_MOST_EXPLAINED]]
+    rest = [str(rule) for rule in dead[_MOST_EXPLAINED:]]
+    if rest:
+        texts.append(f"{len(rest)} more match nothing: {_few(rest)}.")
+    return texts
+
+
+def _explain_dead(rule: Rule, names: Sequence[str]) -> str:
     """Why a rule matches nothing, as far as its pattern tells."""
     if callable(rule.pattern):
         return (
@@ -40,8 +52,7 @@ def explain_dead(rule: Rule, names: Sequence[str]) -> str:
 
 def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
     """Which earlier rules take all that a rule matches."""
-    matched = set(_matched(rule, [row.name for row in assignments]))
-    rows = [row for row in assignments if row.name in matched]
+    rows = [row for row in assignments if rule.multiplier_of(row.name) is not None]
     takers = list(dict.fromkeys(str(row.rule) for row in rows))
     return (
         f"Rule {rule} (multiplier {describe(rule.multiplier)}) never applies: the "
@@ -54,7 +65,7 @@ def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
 def likely_mistakes(rules: Rules, assignments: Sequence[Any]) -> list[str]:
     """Sentences on what may not be meant, for the preview."""
     dead, shadowed = dead_rules(rules, assignments)
-    notes = [explain_dead(rule, [row.name for row in assignments]) for rule in dead]
+    notes = explain_dead(dead, assignments)
     notes += [explain_shadowed(rule, assignments) for rule in shadowed]
     for rule in rules:
         names = [row.name for row in assignments if row.rule is rule]
@@ -77,10 +88,6 @@ def describe(multiplier: Any) -> str:
         return f"traced {multiplier.dtype}"
     name = getattr(multiplier, "__qualname__", None)
     return name.replace(".<locals>", "") if name else repr(multiplier)
-
-
-def _matched(rule: Rule, names: Sequence[str]) -> list[str]:
-    return [name for name in names if rule.multiplier_of(name) is not None]
 
 
 def _cut_number(rule: Rule, names: Sequence[str]) -> list[str]:
@@ -157,6 +164,10 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_MOST_SHOWN]))
-    more = len(names) - _MOST_SHOWN
+    return _few([repr(name) for name in names])
+
+
+def _few(texts: Sequence[str]) -> str:
+    shown = ", ".join(texts[:_MOST_SHOWN])
+    more = len(texts) - _MOST_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 
 from optax_lrmult._diagnosis import dead_rules, explain_dead, explain_shadowed
+from optax_lrmult._matching import first_matches
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._values import Multiplier, PerLayer
@@ -61,14 +62,16 @@ def assign(
       head (3,) None 1.0
       stem/kernel (2, 3) 'stem' 0.1
     """
-    rules = Rules(multipliers)
-    rows = zip(names_of(params, param_labels), jax.tree.leaves(params), strict=True)
-    return [_assignment(name, leaf, rules) for name, leaf in rows]
+    names = names_of(params, param_labels)
+    matches = first_matches(Rules(multipliers), names)
+    rows = zip(names, jax.tree.leaves(params), matches, strict=True)
+    return [_assignment(name, leaf, *match) for name, leaf, match in rows]
 
 
-def _assignment(name: str, leaf: Any, rules: Rules) -> Assignment:
+def _assignment(
+    name: str, leaf: Any, rule: Rule | None, multiplier: Multiplier
+) -> Assignment:
     shape, dtype = _shape_and_dtype(name, leaf)
-    rule, multiplier = rules.find(name)
     if isinstance(multiplier, PerLayer):
         _check_length(name, shape, rule, multiplier)
     return Assignment(name, shape, dtype, rule, multiplier)
@@ -162,7 +165,7 @@ def _report(
     dead, shadowed = dead_rules(rules, assignments)
     for rule in shadowed:
         warnings.warn(explain_shadowed(rule, assignments), stacklevel=4)
-    texts = [explain_dead(rule, [row.name for row in assignments]) for rule in dead]
+    texts = explain_dead(dead, assignments)
     if texts and on_unmatched == "warn":
         warnings.warn("\n".join(texts), stacklevel=4)
     elif texts:

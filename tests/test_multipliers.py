@@ -98,6 +98,13 @@ class TestCheckRules:
         assert "'layr_1'" in text
         assert "'hed'" in text
 
+    def test_a_table_for_another_model_is_told_in_a_few_lines(self) -> None:
+        lines = check_error({f"blok_{i}/": 1 for i in range(40)}).splitlines()
+        assert len(lines) == 12
+        assert lines[9].startswith("Rule 'blok_9/'")
+        expected = "'blok_10/', 'blok_11/', 'blok_12/' and 27 more"
+        assert lines[10] == f"30 more match nothing: {expected}."
+
     @pytest.mark.parametrize(
         ("pattern", "hint"),
         [

@@ -30,7 +30,7 @@ adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_we
 FLOORS = [
     ["_names", "_values"],
     ["_rules"],
-    ["_patterns", "_diagnosis", "_recipes"],
+    ["_patterns", "_diagnosis", "_matching", "_recipes"],
     ["_config", "_multipliers"],
     ["_scaling", "_preview", "_masks", "_constraints", "_comparison", "_converters"],
     ["_injection", "_rates"],
@@ -96,7 +96,7 @@ def test_imports_go_down_only(module: str) -> None:
 
 
 def test_names_and_rules_know_neither_optax_nor_a_framework() -> None:
-    for module in ("_values", "_rules", "_patterns", "_diagnosis"):
+    for module in ("_values", "_rules", "_patterns", "_matching", "_diagnosis"):
         for name in imported(PACKAGE / f"{module}.py"):
             root = name.split(".")[0]
             assert root in sys.stdlib_module_names | {"optax_lrmult"}, (module, name)
