@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import is_box_type
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._scaling import at_step
-from optax_lrmult._values import PerLayer, as_scalar, needs_step, shown
+from optax_lrmult._values import Multiplier, PerLayer, as_scalar, needs_step, shown
 
 
 class ScaleByNameMultiplierState(NamedTuple):
@@ -52,18 +53,33 @@ def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:
     return {rule.text: at_step(rule.multiplier, None) for rule in static}
 
 
-def with_injected(rules: Rules, multipliers: Mapping[str, jax.Array]) -> Rules:
-    """The rules, with the multipliers that a state holds."""
-    return Rules([_with_injected(rule, multipliers) for rule in rules])
+def with_injected(
+    rows: Sequence[Assignment], injected: Mapping[str, jax.Array]
+) -> list[Assignment]:
+    """The assignment, with the multipliers that a state holds.
+
+    Args:
+      rows: what each leaf gets, in the tree's order.
+      injected: the multipliers of a state, by the text of their rules.
+    """
+    rules = {row.rule.text: row.rule for row in rows if row.rule}
+    new = {
+        text: _injected(rules[text], value)
+        for text, value in injected.items()
+        if text in rules
+    }
+    return [
+        row._replace(multiplier=new[row.rule.text])
+        if row.rule and row.rule.text in new
+        else row
+        for row in rows
+    ]
 
 
-def _with_injected(rule: Rule, multipliers: Mapping[str, jax.Array]) -> Rule:
-    if rule.text not in multipliers:
-        return rule
-    value: Any = multipliers[rule.text]
+def _injected(rule: Rule, value: jax.Array) -> Multiplier:
     if isinstance(rule.multiplier, PerLayer):
-        value = dataclasses.replace(rule.multiplier, values=value)
-    return dataclasses.replace(rule, multiplier=value)
+        return dataclasses.replace(rule.multiplier, values=value)
+    return value
 
 
 def set_multipliers(

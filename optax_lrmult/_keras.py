@@ -29,6 +29,7 @@ def adam_lr_mult(
     on_unmatched: OnUnmatched = "error",
     *,
     param_labels: ParamLabels = None,
+    mask_frozen: bool = False,
     verbose: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The Keras 2 optimizer `Adam_lr_mult`, step for step.
@@ -56,10 +57,13 @@ def adam_lr_mult(
       on_unmatched: what `init` does about a rule that matches no parameter; the
         original ignored it.
       param_labels: the names, if not those of `path_labels`.
+      mask_frozen: keep no moments for parameters of a static multiplier 0, and leave
+        their gradients out of `clipnorm`. See `with_name_multipliers`.
       verbose: log the assignment from `init` (the original's `debug_verbose`).
 
     Returns:
-      The optimizer. Its state is that of `scale_by_keras_adam`, whatever the options.
+      The optimizer. Its state is that of `scale_by_keras_adam`, whatever the options;
+      with `mask_frozen` it is that of `optax.masked` around it.
 
     Raises:
       TypeError: a rule is of a wrong type.
@@ -98,7 +102,9 @@ def adam_lr_mult(
 
     step = optax.GradientTransformationExtraArgs(core.init, step_fn)
     names = {"param_labels": param_labels, "on_unmatched": on_unmatched}
-    multiplied = with_name_multipliers(step, multipliers, verbose=verbose, **names)
+    multiplied = with_name_multipliers(
+        step, multipliers, mask_frozen=mask_frozen, verbose=verbose, **names
+    )
     return _constrained(multiplied, constraints, names) if constraints else multiplied
 
 

@@ -27,6 +27,7 @@ def adam(
     max_of: MaxOf = "corrected",
     param_labels: ParamLabels = None,
     on_unmatched: OnUnmatched = "error",
+    mask_frozen: bool = False,
     verbose: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""`optax.adam` or `optax.amsgrad`, with multipliers by name.
@@ -53,6 +54,8 @@ def adam(
         moment, as optax does; `"raw"` of the raw one, as PyTorch does.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
+      mask_frozen: keep no moments for parameters of a static multiplier 0; the state is
+        then another one. See `with_name_multipliers`.
       verbose: log the assignment from `init`.
 
     Returns:
@@ -86,6 +89,7 @@ def adam(
         multipliers,
         param_labels=param_labels,
         on_unmatched=on_unmatched,
+        mask_frozen=mask_frozen,
         verbose=verbose,
     )
 
@@ -106,6 +110,7 @@ def adamw(
     max_of: MaxOf = "corrected",
     param_labels: ParamLabels = None,
     on_unmatched: OnUnmatched = "error",
+    mask_frozen: bool = False,
     verbose: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""`optax.adamw`, with multipliers by name that scale the weight decay too.
@@ -133,6 +138,8 @@ def adamw(
       max_of: as in `adam`.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
+      mask_frozen: keep no moments for parameters of a static multiplier 0; the state is
+        then another one. See `with_name_multipliers`.
       verbose: log the assignment from `init`.
 
     Returns:
@@ -168,6 +175,7 @@ def adamw(
         multipliers,
         param_labels=param_labels,
         on_unmatched=on_unmatched,
+        mask_frozen=mask_frozen,
         verbose=verbose,
     )
 

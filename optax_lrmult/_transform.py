@@ -1,8 +1,6 @@
 """The gradient transformations that multiply updates by name."""
 
 import dataclasses
-import logging
-import sys
 from typing import Any
 
 import jax
@@ -13,21 +11,13 @@ from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
     initial_multipliers,
-    with_injected,
 )
-from optax_lrmult._multipliers import (
-    OnUnmatched,
-    assign,
-    check_on_unmatched,
-    check_rules,
-)
+from optax_lrmult._masks import trainable
+from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
-from optax_lrmult._preview import preview
 from optax_lrmult._rules import Rules, RulesLike
-from optax_lrmult._scaling import scale_by_assignment
+from optax_lrmult._table import Table
 from optax_lrmult._values import shown
-
-_logger = logging.getLogger("optax_lrmult")
 
 
 def scale_by_name_multiplier(
@@ -85,50 +75,17 @@ def scale_by_name_multiplier(
       >>> print({name: f"{u[0]:.4f}" for name, u in updates.items()})
       {'head': '-0.0010', 'stem': '-0.0001'}
     """
-    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    table = Table(Rules(multipliers), param_labels, on_unmatched, verbose)
     if inject:
         check_injectable(table.rules)
     return optax.GradientTransformationExtraArgs(_Init(table, inject), _Update(table))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """Rules, and what `init` does about them; a value, so that it can be compared."""
-
-    rules: Rules
-    param_labels: ParamLabels
-    on_unmatched: OnUnmatched
-    verbose: bool
-
-    def __post_init__(self) -> None:
-        check_on_unmatched(self.on_unmatched)
-
-    def __hash__(self) -> int:
-        """By identity where a traced multiplier or a tree of labels has no hash."""
-        try:
-            return hash((self.rules, self.param_labels, self.on_unmatched))
-        except TypeError:
-            return id(self)
-
-    def inspect(self, params: PyTree) -> None:
-        """Checks the rules against the parameters, and shows the assignment."""
-        names = {"param_labels": self.param_labels}
-        check_rules(params, self.rules, on_unmatched=self.on_unmatched, **names)
-        if self.verbose and jax.tree.leaves(params):
-            _log(str(preview(params, self.rules, **names)))
-
-    def scale(self, updates: PyTree, step: Any = None, injected: Any = ()) -> PyTree:
-        """Each update times the multiplier of its name."""
-        rules = with_injected(self.rules, injected) if injected else self.rules
-        rows = assign(updates, rules, param_labels=self.param_labels)
-        return scale_by_assignment(updates, rows, step)
 
 
 # Two frozen dataclasses instead of closures: transformations of equal tables are equal,
 # do not compile twice as static arguments, and can be pickled.
 @dataclasses.dataclass(frozen=True)
 class _Init:
-    table: _Table
+    table: Table
     inject: bool
 
     def __call__(self, params: PyTree) -> optax.OptState:
@@ -141,7 +98,7 @@ class _Init:
 
 @dataclasses.dataclass(frozen=True)
 class _Update:
-    table: _Table
+    table: Table
 
     def __call__(
         self, updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -167,6 +124,7 @@ def with_name_multipliers(
     *,
     param_labels: ParamLabels = None,
     on_unmatched: OnUnmatched = "error",
+    mask_frozen: bool = False,
     verbose: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gives a finished optimizer multipliers, and leaves its state as it is.
@@ -183,6 +141,9 @@ def with_name_multipliers(
       multipliers: a table of rules; see `scale_by_name_multiplier`.
       param_labels: the names, if not those of `path_labels`.
       on_unmatched: what `init` does about a rule that matches no parameter.
+      mask_frozen: hide parameters of a static multiplier 0 from `tx`, so that they
+        have no state and cost no step. The state is then that of `optax.masked(tx,
+        trainable(multipliers))`: another set of frozen parameters is another state.
       verbose: log the assignment from `init`.
 
     Returns:
@@ -207,8 +168,11 @@ def with_name_multipliers(
             "with_name_multipliers wraps a gradient transformation such as "
             f"optax.adamw(1e-3), not {shown(tx)} ({type(tx).__name__})."
         )
+    table = Table(Rules(multipliers), param_labels, on_unmatched, verbose)
     inner = optax.with_extra_args_support(tx)
-    table = _Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    if mask_frozen:
+        mask = trainable(table.rules, param_labels=param_labels, on_unmatched="ignore")
+        inner = optax.masked(inner, mask)
     needs_step = table.rules.need_step
 
     def init_fn(params: PyTree) -> optax.OptState:
@@ -226,13 +190,6 @@ def with_name_multipliers(
         return table.scale(updates, step), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _log(text: str) -> None:
-    if _logger.isEnabledFor(logging.INFO):
-        _logger.info("The assignment of multipliers:\n%s", text)
-    else:
-        print(text, file=sys.stderr)
 
 
 def _step_of(state: optax.OptState) -> jax.Array:

@@ -154,6 +154,13 @@ def needs_step(multiplier: Multiplier) -> bool:
     return is_schedule(multiplier)
 
 
+def is_static(multiplier: Multiplier) -> bool:
+    """True for what holds no tracer: numbers and schedules, also one per layer."""
+    if isinstance(multiplier, PerLayer):
+        return all(map(is_static, multiplier.values))
+    return is_number(multiplier) or is_schedule(multiplier)
+
+
 def is_frozen(multiplier: Multiplier) -> bool:
     """True for a static 0, and for a `per_layer` of nothing else."""
     if isinstance(multiplier, PerLayer) and isinstance(multiplier.values, tuple):

@@ -34,6 +34,7 @@ FLOORS = [
     ["_config", "_multipliers"],
     ["_scaling", "_preview", "_masks", "_constraints", "_comparison", "_converters"],
     ["_injection", "_rates"],
+    ["_table"],
     ["_transform", "_adam", "_effective"],
     ["_decay", "_optimizers", "_keras"],
     ["_keras_config", "_keras_weights"],
