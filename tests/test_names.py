@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import optax_lrmult as olm
-from optax_lrmult._names import names_of
+from optax_lrmult._names import names_of, natural_order
 
 
 def boxed(value: Any) -> Any:
@@ -141,3 +141,8 @@ def names_by_hand(tree: Any) -> list[str]:
 @hypothesis.given(trees)
 def test_names_are_those_found_by_hand(tree: Any) -> None:
     assert names_of(tree) == names_by_hand(tree)
+
+
+def test_numbers_in_names_are_sorted_as_numbers() -> None:
+    names = ["head", "block_10/w", "block_10/a", "block_9", "block_2/w", "10", "2"]
+    assert sorted(names, key=natural_order) == names[::-1]

@@ -1,5 +1,6 @@
 """Rules: which one a name gets, and what a table may be."""
 
+import dataclasses
 import fractions
 import operator
 import re
@@ -267,3 +268,10 @@ class TestByPrefix:
         with pytest.raises(TypeError, match="prefixes that are str"):
             olm.by_prefix({1: 2.0})
         assert multiplier(olm.by_prefix([("a.b", 2)]), "axb") == 1
+
+
+def test_a_rule_is_a_value() -> None:
+    rule = olm.Rule("stem", 0.1)
+    assert {rule: "seen"}[olm.Rule("stem", 0.1)] == "seen"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rule.__setattr__("multiplier", 2)
