@@ -1,6 +1,7 @@
 """The assignment and the checks: the same answer everywhere, and no typo unnoticed."""
 
 import re
+import types
 import warnings
 from typing import Any
 
@@ -43,7 +44,9 @@ class TestAssign:
             ((), np.int32),
         ]
 
-    @pytest.mark.parametrize("leaf", [jax.nn.relu, "text", object()])
+    @pytest.mark.parametrize(
+        "leaf", [jax.nn.relu, "text", object(), types.SimpleNamespace(shape=())]
+    )
     def test_names_the_leaf_that_is_no_array(self, leaf: Any) -> None:
         with pytest.raises(TypeError, match=r"'act' is of type .*equinox\.is_array"):
             olm.assign({"act": leaf}, None)
@@ -53,6 +56,10 @@ class TestAssign:
             ValueError, match=r"gives 3 .*'head/kernel'.* has 1 of them"
         ):
             olm.assign(PARAMS, {"head": olm.per_layer([1, 2, 3], axis=1)})
+        with pytest.raises(ValueError, match=r"gives 2 .*'layer_1/bias'.* has 3 of"):
+            olm.assign(PARAMS, {"layer_1/bias": olm.per_layer([1, 2])})
+        with pytest.raises(ValueError, match=r"axis 2, but .*'layer_1/bias'"):
+            olm.assign(PARAMS, {"bias": olm.per_layer([1, 2, 3], axis=2)})
         with pytest.raises(ValueError, match=r"axis 1, but .*'layer_1/bias'.*\(3,\)"):
             olm.assign(PARAMS, {"bias": olm.per_layer([1, 2, 3], axis=1)})
         with pytest.raises(ValueError, match="axis -2"):
@@ -147,12 +154,14 @@ class TestCheckRules:
             olm.check_rules(PARAMS, {"layer": 2, "layer_10": 3})
 
     def test_the_same_rule_twice_is_shadowed(self) -> None:
-        with pytest.warns(UserWarning, match="Rule 'head'.*never applies"):
+        with pytest.warns(UserWarning, match="Rule 'head'.*never applies") as told:
             olm.check_rules(PARAMS, [("head", 1), ("head", 1)])
+        assert [warning.filename for warning in told] == [__file__]
 
     def test_can_warn_or_be_silent(self) -> None:
-        with pytest.warns(UserWarning, match="'hed'.*matches none"):
+        with pytest.warns(UserWarning, match="'hed'.*matches none") as told:
             olm.check_rules(PARAMS, {"hed": 1}, on_unmatched="warn")
+        assert [warning.filename for warning in told] == [__file__]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             table = [("hed", 1), ("layer", 1), ("layer_1", 1)]
