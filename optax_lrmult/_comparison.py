@@ -95,7 +95,7 @@ def _by_name(rows: Iterable[Assignment], owner: str) -> dict[_Key, Assignment]:
     """Rows by name and occurrence: with `param_labels` a name may stand twice."""
     seen: Counter[str] = Counter()
     found: dict[_Key, Assignment] = {}
-    for row in rows:
+    for row in rows if isinstance(rows, Iterable) else [rows]:
         if not isinstance(row, Assignment):
             raise TypeError(
                 f"assignment_diff: {owner} must be what assign(params, multipliers) "

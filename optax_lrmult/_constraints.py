@@ -96,6 +96,7 @@ def constrain_by_name(
 def _constrained(update: Any, param: Any, row: Assignment) -> Any:
     if row.rule is None:
         return update
+    update = jnp.asarray(update)
     new = jnp.asarray(param) + update
     try:
         allowed = row.multiplier(new)

@@ -16,6 +16,7 @@ from optax_lrmult._values import (
     Multiplier,
     PerLayer,
     as_scalar,
+    check_takes_one,
     is_number,
     is_schedule,
     shown,
@@ -80,6 +81,8 @@ def learning_rates(
     assignments = assign(params, rules, param_labels=param_labels)
     if not is_schedule(learning_rate):
         learning_rate = as_scalar(learning_rate, "learning_rate")
+    else:
+        check_takes_one(learning_rate, "The schedule learning_rate", "the step")
     _check_step(step)
     rate = at_step(learning_rate, step)
     rates: dict[str, jax.Array] = {}

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from optax_lrmult._backtracking import check_backtracking
 from optax_lrmult._values import (
@@ -167,7 +167,7 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
         return rules or ()
     if isinstance(rules, Mapping):
         return [Rule(pattern, multiplier) for pattern, multiplier in rules.items()]
-    if callable(rules) and not isinstance(rules, type):
+    if is_schedule(rules):
         return [Rule(rules)]
     if isinstance(rules, str | bytes | set | frozenset) or not _is_iterable(rules):
         raise TypeError(
@@ -178,7 +178,7 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
     return [_read_row(row) for row in rules]
 
 
-def _is_iterable(rules: Any) -> bool:
+def _is_iterable(rules: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(rules, Iterable) and not hasattr(rules, "dtype")
 
 

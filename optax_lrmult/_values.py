@@ -104,7 +104,7 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
     if isinstance(value, PerLayer):
         return value
     if is_schedule(value):
-        check_takes_one(value, f"The schedule of {owner}", "the step")
+        check_takes_one(value, f"The function of {owner}", "a schedule the step")
         return value
     dtype = _dtype_name(value)
     shape = tuple(getattr(value, "shape", ()))

@@ -71,6 +71,8 @@ def from_torch_param_groups(
             "from_torch_param_groups takes the list of groups, not "
             f"{shown(groups)} ({type(groups).__name__})."
         )
+    if not isinstance(separator, str | None):
+        raise TypeError(f"separator must be a str or None, not {shown(separator)}.")
     groups = list(groups)
     named = [_names(group, f"groups[{i}]", separator) for i, group in enumerate(groups)]
     _check_options(groups)
@@ -90,6 +92,10 @@ def _names(group: Any, where: str, separator: str | None) -> list[str]:
     members = group.get("param_names", group["params"])
     if isinstance(members, set | frozenset):
         raise TypeError(f"The parameters of {where} must have an order; use a list.")
+    if not isinstance(members, Iterable):
+        raise TypeError(
+            f"The parameters of {where} must be a list of names, not {shown(members)}."
+        )
     members = [members] if isinstance(members, str) else list(members)
     return [_name(member, where, separator) for member in members]
 

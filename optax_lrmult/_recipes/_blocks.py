@@ -65,7 +65,7 @@ def find_stacks(
 
 
 _WORD = r"(?:.*(?:block|layer|stage|group|cell)s?|h)"
-_NUMBERED_WORD = re.compile(rf"({_WORD})_?(\d+)", re.IGNORECASE | re.DOTALL)
+_NUMBERED_WORD = re.compile(rf"({_WORD})_?(\d{{1,9}})", re.IGNORECASE | re.DOTALL)
 _BARE_WORD = re.compile(_WORD, re.IGNORECASE | re.DOTALL)
 
 
