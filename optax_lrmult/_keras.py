@@ -103,7 +103,7 @@ def adam_lr_mult(
         return updates, state
 
     step = optax.GradientTransformationExtraArgs(core.init, step_fn)
-    names = {"param_labels": param_labels, "on_unmatched": on_unmatched}
+    names: dict[str, Any] = {"param_labels": param_labels, "on_unmatched": on_unmatched}
     multiplied = with_name_multipliers(
         step, multipliers, mask_frozen=mask_frozen, verbose=verbose, **names
     )

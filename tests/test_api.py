@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typed_example import train
 
 import optax_lrmult as olm
 
@@ -34,9 +35,12 @@ def members(name: str) -> Iterator[tuple[str, Any]]:
     if inspect.isclass(found):
         for member, value in vars(found).items():
             if not member.startswith("_"):
-                yield f"{name}.{member}", getattr(found, member) if callable(
+                yield (
+                    f"{name}.{member}",
                     getattr(found, member)
-                ) else value
+                    if callable(getattr(found, member))
+                    else value,
+                )
 
 
 def line(name: str, found: Any) -> str:
@@ -108,6 +112,10 @@ def test_a_class_says_what_it_holds(cls: type) -> None:
     if fields and cls is not olm.AdamLRMultConfig:  # Its are those of `adam_lr_mult`.
         assert entries(section(doc, "Attributes")) == fields
     assert ">>> " in doc or cls.__name__ in SHOWN_ELSEWHERE
+
+
+def test_the_typed_example_runs() -> None:
+    assert list(train()) == ["stem", "stack[0]", "stack[1]", "head"]
 
 
 if __name__ == "__main__":
