@@ -17,7 +17,7 @@ from optax_lrmult._recipes._stacked import (
     stacked_layers,
 )
 from optax_lrmult._rules import Pattern, Rule, Rules
-from optax_lrmult._values import Multiplier, as_scalar, per_layer, shown
+from optax_lrmult._values import Multiplier, per_layer, shown
 
 Norm = Literal["last", "head"]
 
@@ -233,8 +233,7 @@ def _said(patterns: Any, role: Role) -> list[_Said]:
 def _fraction(value: Any, owner: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{owner} must be a number, not {shown(value)}.")
-    fraction = as_scalar(value, owner)
-    if not 0 <= fraction <= 1 or (fraction == 0 and owner == "decay"):
+    if not 0 <= value <= 1 or (value == 0 and owner == "decay"):
         allowed = "(0, 1]" if owner == "decay" else "[0, 1]"
         raise ValueError(f"{owner} must be in {allowed}, not {shown(value)}.")
-    return fraction
+    return float(value)
