@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 from optax_lrmult._values import shortened
 
-_LOOP = re.compile(r"\)([*+]|\{\d*,?\d*\})")
-_UNREAD = re.compile(r"\(\?>|\(\?P=|\(\?\(|\\[1-9]|[*+?}]\+")
-_TOKENS = re.compile(
+# Texts, compiled when first used: an import is to be quick.
+_LOOP = r"\)([*+]|\{\d*,?\d*\})"
+_UNREAD = r"\(\?>|\(\?P=|\(\?\(|\\[1-9]|[*+?}]\+"
+_TOKENS = (
     r"(?P<note>\(\?#[^)]*\)|\(\?[aiLmsux]+\))|(?P<open>\((?:\?(?:P<\w+>|<?[=!]|[aiLmsux-]*:))?)|"
     r"(?P<repeat>[*+?]\??|\{\d*,\d*\}\??|\{\d+\}\??)|(?P<close>\))|(?P<or>\|)|"
     r"(?P<anchor>[\^$]|\\[AbBZ])|"
-    r"(?P<character>\\[xuU][0-9a-fA-F]+|\\N\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.)",
-    re.DOTALL,
+    r"(?P<character>\\[xuU][0-9a-fA-F]+|\\N\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.)"
 )
-_SPACE = re.compile(r"(\\.|\[(?:\\.|[^\]\\])*\])|\s|#[^\n]*")
-_IGNORES_CASE = re.compile(r"\(\?[a-z]*i")
+_SPACE = r"(\\.|\[(?:\\.|[^\]\\])*\])|\s|#[^\n]*"
+_IGNORES_CASE = r"\(\?[a-z]*i"
 _LONGEST_READ = 300
 _ENDLESS = 10  # A counted repeat of as many is as slow as an endless one.
 _SAMPLE = [chr(code) for code in range(128)] + ["é", "ß", "Ω", "٣", "\u2028"]
@@ -51,10 +51,10 @@ def _is_ambiguous(pattern: re.Pattern[str]) -> bool:
     # references to groups, are not read: their author knows what backtracking is.
     text, flags = pattern.pattern, pattern.flags
     if flags & re.VERBOSE:
-        text = _SPACE.sub(r"\1", text)
-    if not _LOOP.search(text) or _UNREAD.search(text):
+        text = re.sub(_SPACE, r"\1", text)
+    if not re.search(_LOOP, text) or re.search(_UNREAD, text):
         return False
-    if _IGNORES_CASE.search(text):
+    if re.search(_IGNORES_CASE, text):
         flags |= re.IGNORECASE
     automaton = _Automaton(text, flags & ~re.VERBOSE)
     if len(automaton.classes) > _LONGEST_READ:
@@ -131,7 +131,10 @@ class _Automaton:
 
 
 def _tokens(text: str) -> deque[tuple[str, str]]:
-    found = ((match.lastgroup or "", match[0]) for match in _TOKENS.finditer(text))
+    found = (
+        (match.lastgroup or "", match[0])
+        for match in re.finditer(_TOKENS, text, re.DOTALL)
+    )
     return deque(pair for pair in found if pair[0] != "note")
 
 
