@@ -231,9 +231,10 @@ def _said(patterns: Any, role: Role) -> list[_Said]:
 
 
 def _fraction(value: Any, owner: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{owner} must be a number, not {shown(value)}.")
-    if not 0 <= value <= 1 or (value == 0 and owner == "decay"):
+    number: Any = value  # Real has no order for type checkers.
+    if not 0 <= number <= 1 or (number == 0 and owner == "decay"):
         allowed = "(0, 1]" if owner == "decay" else "[0, 1]"
         raise ValueError(f"{owner} must be in {allowed}, not {shown(value)}.")
-    return float(value)
+    return float(number)
