@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-PyTree = Any
+from optax_lrmult._hyperparameters import (
+    check_decay_rate,
+    check_flag,
+    check_not_negative,
+)
+from optax_lrmult._multipliers import assign
+from optax_lrmult._names import PyTree
+from optax_lrmult._values import shown
 
 
 def scale_by_keras_adam(
@@ -37,6 +44,12 @@ def scale_by_keras_adam(
       A transformation with the state `optax.ScaleByAdamState`, or with AMSGrad
       `optax.ScaleByAmsgradState`. Updates keep the shapes and dtypes of the gradients.
 
+    Raises:
+      TypeError: a number or `amsgrad` is of a wrong type, or, from `init`, a leaf is
+        not an array.
+      ValueError: `b1` or `b2` is not in [0, 1), or `eps` is negative or not finite;
+        from `update`, the state is not that of `init`.
+
     Source: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, section 2, last
     paragraph; Reddi et al. 2018, https://openreview.net/forum?id=ryQu7f-RZ
 
@@ -46,6 +59,10 @@ def scale_by_keras_adam(
       >>> print(tx.update(gradient, tx.init(gradient))[0].round(3))
       [ 1. -1.]
     """
+    check_decay_rate(b1, "b1")
+    check_decay_rate(b2, "b2")
+    check_not_negative(eps, "eps")
+    check_flag(amsgrad, "amsgrad")
 
     def direction(mu: Any, nu: Any, correction1: Any, correction2: Any) -> Any:
         scale = (jnp.sqrt(correction2) / correction1).astype(nu.dtype)
@@ -79,9 +96,11 @@ def _raw_moments(
     b1: Any, b2: Any, amsgrad: bool, direction: Any, mu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """Adam's moments without correction; `direction` makes the update of them."""
+    kind = optax.ScaleByAmsgradState if amsgrad else optax.ScaleByAdamState
     mu_dtype = None if mu_dtype is None else jax.dtypes.canonicalize_dtype(mu_dtype)
 
     def init_fn(params: PyTree) -> optax.OptState:
+        assign(params, ())
         count = jnp.zeros([], jnp.int32)
         mu = optax.tree.zeros_like(params, dtype=mu_dtype)
         nu = optax.tree.zeros_like(params)
@@ -94,6 +113,7 @@ def _raw_moments(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
         del params, extra_args
+        _check_state(state, kind)
         count = optax.safe_increment(state.count)
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
@@ -109,10 +129,18 @@ def _raw_moments(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _check_state(state: Any, kind: type) -> None:
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"The state must be that of init(params), a {kind.__name__}, not "
+            f"{shown(state)} ({type(state).__name__})."
+        )
+
+
 def _in_float32(rate: Any) -> Any:
     """The float32 value nearest to a rate, which is what Keras computes with."""
     return float(np.float32(rate)) if isinstance(rate, float) else rate
 
 
 def _cast_like(tree: PyTree, other: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), tree, other)
+    return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), tree, other)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from optax_lrmult._diagnosis import describe
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import natural_order
-from optax_lrmult._values import Multiplier, PerLayer
+from optax_lrmult._values import Multiplier, PerLayer, printable, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,16 @@ class AssignmentDiff:
 
     def __str__(self) -> str:
         """One line for each parameter: `+` added, `-` removed, `~` changed."""
-        lines = [f"+ {row.name}: {_listed(_texts(row))}" for row in self.added]
-        lines += [f"- {row.name}: {_listed(_texts(row))}" for row in self.removed]
+        lines = [
+            f"+ {printable(row.name)}: {_listed(_texts(row))}" for row in self.added
+        ]
+        lines += [
+            f"- {printable(row.name)}: {_listed(_texts(row))}" for row in self.removed
+        ]
         for before, after in self.changed:
-            lines.append(f"~ {after.name}: {_listed(_changes(before, after))}")
+            lines.append(
+                f"~ {printable(after.name)}: {_listed(_changes(before, after))}"
+            )
         return "\n".join(lines) or "no change"
 
     def __repr__(self) -> str:
@@ -89,11 +95,11 @@ def _by_name(rows: Iterable[Assignment], owner: str) -> dict[_Key, Assignment]:
     """Rows by name and occurrence: with `param_labels` a name may stand twice."""
     seen: Counter[str] = Counter()
     found: dict[_Key, Assignment] = {}
-    for row in rows:
+    for row in rows if isinstance(rows, Iterable) else [rows]:
         if not isinstance(row, Assignment):
             raise TypeError(
                 f"assignment_diff: {owner} must be what assign(params, multipliers) "
-                f"returns, but holds {row!r} ({type(row).__name__})."
+                f"returns, but holds {shown(row)} ({type(row).__name__})."
             )
         found[row.name, seen[row.name]] = row
         seen[row.name] += 1
@@ -119,12 +125,18 @@ def _changes(before: Assignment, after: Assignment) -> dict[str, str]:
     changed = [
         field for field in ("shape", "dtype", "rule") if old[field] != new[field]
     ]
+    if "rule" not in changed and _pattern(before) != _pattern(after):  # Shortened.
+        changed.append("rule")
     if not _same(before.multiplier, after.multiplier):
         changed.append("multiplier")
         if old["multiplier"] == new["multiplier"]:
             old["multiplier"] = _exact(before.multiplier)
             new["multiplier"] = _exact(after.multiplier)
     return {field: f"{old[field]} -> {new[field]}" for field in changed}
+
+
+def _pattern(row: Assignment) -> str:
+    return row.rule.text if row.rule else ""
 
 
 def _same(a: Multiplier, b: Multiplier) -> bool:

@@ -8,7 +8,14 @@ from typing import Any
 
 from optax_lrmult._patterns import by_prefix, glob
 from optax_lrmult._rules import NameFn, Pattern, Rule, Rules, RulesLike
-from optax_lrmult._values import Multiplier, PerLayer, is_number, needs_step, per_layer
+from optax_lrmult._values import (
+    Multiplier,
+    PerLayer,
+    is_number,
+    needs_step,
+    per_layer,
+    shown,
+)
 
 _PATTERN_KEYS = ("contains", "regex", "glob", "prefix")
 _ROW_KEYS = (*_PATTERN_KEYS, "multiplier", "axis", "flags")
@@ -64,7 +71,7 @@ def rules_from_config(config: Any) -> Rules:
     if not isinstance(rows, list | tuple):
         raise TypeError(
             "A config is {'rules': [...]} or the list of its rows, as in [{'contains': "
-            f"'bias', 'multiplier': 2.0}}], not {rows!r} ({type(rows).__name__})."
+            f"'bias', 'multiplier': 2.0}}], not {shown(rows)} ({type(rows).__name__})."
         )
     return Rules([_read(row, f"rules[{index}]") for index, row in enumerate(rows)])
 
@@ -82,7 +89,7 @@ def _rule(row: Any) -> Rule:
     if not isinstance(row, Mapping):
         raise TypeError(
             "A row is a mapping, as in {'contains': 'bias', 'multiplier': 2.0}, not "
-            f"{row!r} ({type(row).__name__})."
+            f"{shown(row)} ({type(row).__name__})."
         )
     check_keys(row, _ROW_KEYS, "the row")
     kinds = [key for key in _PATTERN_KEYS if key in row]
@@ -102,25 +109,21 @@ def _pattern(kind: str, row: Mapping[str, Any]) -> Pattern | NameFn:
     text = row[kind]
     if not isinstance(text, str):
         raise TypeError(
-            f"The value of {kind!r} must be text, not {text!r} ({type(text).__name__})."
+            f"The value of {shown(kind)} must be text, not {shown(text)} "
+            f"({type(text).__name__})."
         )
     if kind == "regex":
         return compiled(text, _flags(row.get("flags", "")))
     if kind == "prefix":
         return by_prefix({text: 1.0})[0].pattern
-    if kind == "glob":
-        try:
-            return glob(text)
-        except re.error as error:
-            raise ValueError(f"The glob {text!r} does not compile: {error}.") from None
-    return text
+    return glob(text) if kind == "glob" else text
 
 
 def _flags(letters: Any) -> int:
     if not isinstance(letters, str) or not set(letters) <= set(_FLAGS):
         raise ValueError(
             f"The value of 'flags' is made of the letters {''.join(_FLAGS)!r}, not "
-            f"{letters!r}."
+            f"{shown(letters)}."
         )
     return sum(_FLAGS[letter] for letter in set(letters))
 
@@ -142,7 +145,7 @@ def _number(value: Any) -> Any:
         hint = " YAML reads 1e-3 as text: write 1.0e-3."
     raise TypeError(
         "The value of 'multiplier' must be a number, or a list of numbers (one for "
-        f"each layer), not {value!r} ({type(value).__name__}).{hint}"
+        f"each layer), not {shown(value)} ({type(value).__name__}).{hint}"
     )
 
 
@@ -195,9 +198,9 @@ def _value_of(rule: Rule) -> dict[str, Any]:
         return {"multiplier": list(multiplier.values), "axis": multiplier.axis}
     kind = "a schedule" if needs_step(multiplier) else "a traced value"
     raise ValueError(
-        f"The multiplier of rule {rule} is {kind}, {multiplier!r}, and a config holds "
-        "numbers only. Leave this rule out of the config and add it in the code, in "
-        "front: {pattern: multiplier} + rules_from_config(config)."
+        f"The multiplier of rule {rule} is {kind}, {shown(multiplier)}, and a config "
+        "holds numbers only. Leave this rule out of the config and add it in the "
+        "code, in front: {pattern: multiplier} + rules_from_config(config)."
     )
 
 
@@ -209,7 +212,7 @@ def check_keys(mapping: Mapping[Any, Any], known: Iterable[str], owner: str) -> 
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"The key {key!r} of {owner} is none of {_listed(known)}.{hint}"
+                f"The key {shown(key)} of {owner} is none of {_listed(known)}.{hint}"
             )
 
 
@@ -218,7 +221,9 @@ def compiled(text: str, flags: int = 0) -> re.Pattern[str]:
     try:
         return re.compile(text, flags)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"The regex {text!r} does not compile: {error}.") from None
+        raise ValueError(
+            f"The regex {shown(text)} does not compile: {error}."
+        ) from None
 
 
 def _listed(keys: Iterable[str]) -> str:

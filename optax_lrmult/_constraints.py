@@ -14,9 +14,9 @@ from optax_lrmult._multipliers import (
     check_on_unmatched,
     check_rules,
 )
-from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._names import ParamLabels, PyTree, check_alike
 from optax_lrmult._rules import Rules, RulesLike
-from optax_lrmult._values import is_schedule
+from optax_lrmult._values import as_scalar, is_number, is_schedule, shown
 
 Axis = int | tuple[int, ...]
 Constraint = Callable[[jax.Array], jax.Array]
@@ -47,9 +47,11 @@ def constrain_by_name(
       A transformation without state that needs `params` in `update`.
 
     Raises:
-      TypeError: a constraint is not a function, or a pattern is of a wrong type.
+      TypeError: a constraint is not a function of one argument, or a pattern is of a
+        wrong type; from `update`, a constraint returns no array of the parameter's
+        dtype.
       ValueError: from `init`, a rule matches no parameter; from `update`, `params` is
-        missing, or a constraint changes the shape.
+        missing or unlike the updates, or a constraint changes the shape.
 
     Example:
       >>> params = {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([0.5])}
@@ -66,7 +68,7 @@ def constrain_by_name(
         if not is_schedule(rule.multiplier):
             raise TypeError(
                 f"The constraint of rule {rule} must be a function of an array, such "
-                f"as max_norm(), not {rule.multiplier!r}."
+                f"as max_norm(), not {shown(rule.multiplier)}."
             )
 
     def init_fn(params: PyTree) -> optax.OptState:
@@ -82,6 +84,7 @@ def constrain_by_name(
                 "constrain_by_name acts on the new parameters: call "
                 "update(updates, state, params)."
             )
+        check_alike(updates, params)
         rows = assign(updates, rules, param_labels=param_labels)
         leaves, treedef = jax.tree.flatten(updates)
         columns = zip(leaves, jax.tree.leaves(params), rows, strict=True)
@@ -93,11 +96,22 @@ def constrain_by_name(
 def _constrained(update: Any, param: Any, row: Assignment) -> Any:
     if row.rule is None:
         return update
+    update = jnp.asarray(update)
     new = jnp.asarray(param) + update
-    allowed = row.multiplier(new)
+    try:
+        allowed = row.multiplier(new)
+    except Exception as error:
+        error.add_note(f"Raised by the constraint of {row.rule} for {shown(row.name)}.")
+        raise
+    if getattr(allowed, "dtype", None) != new.dtype:
+        raise TypeError(
+            f"The constraint of rule {row.rule} must return an array of dtype "
+            f"{new.dtype} for {shown(row.name)}, not {shown(allowed)} "
+            f"({type(allowed).__name__})."
+        )
     if jnp.shape(allowed) != jnp.shape(new):
         raise ValueError(
-            f"The constraint of rule {row.rule} turns {row.name!r} of shape "
+            f"The constraint of rule {row.rule} turns {shown(row.name)} of shape "
             f"{jnp.shape(new)} into shape {jnp.shape(allowed)}; it must keep the shape."
         )
     # Where nothing changes, the update stays as it is to the last bit.
@@ -131,7 +145,9 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
       A function from an array to one of the same shape, for `constrain_by_name`.
 
     Raises:
-      ValueError: `max_value` is not positive.
+      TypeError: `max_value` is no number, or `axis` no int and no tuple of them.
+      ValueError: `max_value` is not positive and finite; from the function, the array
+        has no such axis.
 
     Source: https://keras.io/api/layers/constraints/
 
@@ -140,8 +156,12 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
       [[0.6 0.3]
        [0.8 0.4]]
     """
-    if not max_value > 0:
-        raise ValueError(f"max_norm: max_value must be positive, not {max_value!r}.")
+    largest = as_scalar(max_value, "max_value")
+    if is_number(largest) and not largest > 0:
+        raise ValueError(
+            f"max_norm: max_value must be positive, not {shown(max_value)}."
+        )
+    _check_axis(axis)
 
     def constrain(value: jax.Array) -> jax.Array:
         norm = _norm(value, axis)
@@ -161,14 +181,36 @@ def unit_norm(axis: Axis = 0) -> Constraint:
     Returns:
       A function from an array to one of the same shape, for `constrain_by_name`.
 
+    Raises:
+      TypeError: `axis` is no int and no tuple of them.
+      ValueError: from the function, the array has no such axis.
+
     Source: https://keras.io/api/layers/constraints/
 
     Example:
       >>> print(unit_norm()(jnp.array([3.0, 4.0])).round(3))
       [0.6 0.8]
     """
+    _check_axis(axis)
     return lambda value: value / (KERAS_EPSILON + _norm(value, axis))
 
 
+def _check_axis(axis: Any) -> None:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
+        raise TypeError(
+            f"axis must be an int or a tuple of them, not {shown(axis)} "
+            f"({type(axis).__name__})."
+        )
+
+
 def _norm(value: jax.Array, axis: Axis) -> jax.Array:
+    rank = jnp.ndim(value)
+    if not all(
+        -rank <= a < rank for a in (axis if isinstance(axis, tuple) else [axis])
+    ):
+        raise ValueError(
+            f"The norm is taken over the axis {axis}, and an array of shape "
+            f"{jnp.shape(value)} has none. Give it a rule of its own."
+        )
     return jnp.sqrt(jnp.sum(jnp.square(value), axis=axis, keepdims=True))

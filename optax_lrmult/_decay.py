@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_lrmult._hyperparameters import check_not_negative
 from optax_lrmult._multipliers import OnUnmatched
-from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._names import ParamLabels, PyTree, check_alike
 from optax_lrmult._rules import RulesLike
 from optax_lrmult._transform import scale_by_name_multiplier
 from optax_lrmult._values import as_scalar
@@ -41,8 +42,8 @@ def add_decayed_weights_by_name(
 
     Raises:
       TypeError: `weight_decay` or a rule is of a wrong type.
-      ValueError: a number is not finite; from `init`, a rule matches no parameter; from
-        `update`, `params` is missing.
+      ValueError: a number is not finite, or the decay is negative; from `init`, a rule
+        matches no parameter; from `update`, `params` is missing or unlike the updates.
 
     Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
 
@@ -54,6 +55,7 @@ def add_decayed_weights_by_name(
       {'bias': Array([0., 0.], dtype=float32),
        'kernel': Array([0.01, 0.01], dtype=float32)}
     """
+    check_not_negative(weight_decay, "weight_decay")
     weight_decay = as_scalar(weight_decay, "weight_decay")
     scale = scale_by_name_multiplier(
         multipliers, param_labels=param_labels, on_unmatched=on_unmatched
@@ -67,12 +69,14 @@ def add_decayed_weights_by_name(
                 "add_decayed_weights_by_name adds the parameters: call "
                 "update(updates, state, params)."
             )
+        check_alike(updates, params)
         scaled, state = scale.update(params, state, **extra_args)
 
         def decayed(update: Any, weight: Any) -> Any:
-            if not jnp.issubdtype(weight.dtype, jnp.inexact):
+            if not jnp.issubdtype(jnp.result_type(weight), jnp.inexact):
                 return update
-            return (update + weight_decay * weight).astype(update.dtype)
+            dtype = jnp.result_type(update)
+            return jnp.asarray(update + weight_decay * weight).astype(dtype)
 
         return jax.tree.map(decayed, updates, scaled), state
 

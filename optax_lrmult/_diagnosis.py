@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optax_lrmult._rules import Rule, Rules
-from optax_lrmult._values import PerLayer, is_number
+from optax_lrmult._values import PerLayer, is_number, shortened, shown
 
 _MOST_CANDIDATES = 2000  # Keeps the search for near names quick on huge trees.
 _MOST_SHOWN = 3
@@ -57,8 +57,8 @@ def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
     return (
         f"Rule {rule} (multiplier {describe(rule.multiplier)}) never applies: the "
         f"first rule that matches wins, and {' and '.join(takers)} in front of it "
-        f"takes {_listed([row.name for row in rows])}. If it should win, "
-        "move it to the front."
+        f"takes {_listed([row.name for row in rows])}. If it should win, move it to "
+        "the front."
     )
 
 
@@ -83,11 +83,11 @@ def describe(multiplier: Any) -> str:
     if is_number(multiplier):
         return f"{multiplier:g}"
     if isinstance(multiplier, PerLayer):
-        return repr(multiplier)
+        return shortened(repr(multiplier))
     if hasattr(multiplier, "aval"):
         return f"traced {multiplier.dtype}"
     name = getattr(multiplier, "__qualname__", None)
-    return name.replace(".<locals>", "") if name else repr(multiplier)
+    return name.replace(".<locals>", "") if name else shown(multiplier)
 
 
 def _cut_number(rule: Rule, names: Sequence[str]) -> list[str]:
@@ -124,7 +124,10 @@ def _nearest(rule: Rule, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(text, pieces, n=_MOST_SHOWN, cutoff=0.5)
     if not near:
         return f"The parameters are {_listed(names)}."
-    texts = [repr(p) if p == pieces[p] else f"{p!r}, as in {pieces[p]!r}" for p in near]
+    texts = [
+        shown(p) if p == pieces[p] else f"{shown(p)}, as in {shown(pieces[p])}"
+        for p in near
+    ]
     return f"Nearest: {'; '.join(texts)}."
 
 
@@ -132,8 +135,11 @@ def _without_syntax(rule: Rule) -> str:
     """The pattern as plain text, as far as `glob` and `by_prefix` wrote it."""
     if not isinstance(rule.pattern, re.Pattern):
         return rule.text
-    text = rule.text.removesuffix("(?:/.*)?").replace("(?:.*/)?", "")
-    return re.sub(r"\\(.)", r"\1", text.replace("[^/]*", "").replace(".*", ""))
+    text = _GLOB_SYNTAX.sub("", rule.text.removesuffix("(?:/.*)?"))
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+_GLOB_SYNTAX = re.compile(r"\(\?:\.\*\??/\)\?\??|\(\?>|(?:\[\^/\]|\.)\*\??|(?<!\\)\)")
 
 
 def _hint(rule: Rule, names: Sequence[str]) -> str:
@@ -143,7 +149,8 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
         part = next((name for name in names if rule.pattern.search(name)), None)
         if part is not None:
             return (
-                f" It matches a part of {part!r}, but a compiled pattern must match "
+                f" It matches a part of {shown(part)}, but a compiled pattern must "
+                "match "
                 "the whole name: add '.*' (in a glob '**') where anything may stand."
             )
         return " A compiled pattern must match the whole name."
@@ -151,20 +158,22 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
         return " It differs in letter case only."
     rest = text.partition("/")[2]
     if rest and any(rest in name for name in names):
-        return f" Without {text.removesuffix(rest)!r} it would match."
+        return f" Without {shown(text.removesuffix(rest))} it would match."
     if "." in text and not any("." in name for name in names):
         return " Names are joined by '/', not by '.'."
     if any(mark in text for mark in "*?["):
-        return f" A str is a plain substring: for a glob write glob({text!r})."
+        return f" A str is a plain substring: for a glob write glob({shown(text)})."
     if any(mark in text for mark in "^$|\\+("):
-        return f" A str is a plain substring: for a regex write re.compile({text!r})."
+        return (
+            f" A str is a plain substring: for a regex write re.compile({shown(text)})."
+        )
     if text.endswith("/value"):
         return " The box of an nnx.Variable is no part of a name: drop '/value'."
     return " A str must be a substring of the name, and letter case counts."
 
 
 def _listed(names: Sequence[str]) -> str:
-    return _few([repr(name) for name in names])
+    return _few([shown(name) for name in names])
 
 
 def _few(texts: Sequence[str]) -> str:

@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from optax_lrmult._multipliers import assign
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import RulesLike
+from optax_lrmult._values import check_takes_one, is_schedule, shown
 
 
 def effective_multipliers(
@@ -40,6 +43,8 @@ def effective_multipliers(
       The ratio by name; NaN for a parameter that `make_tx({})` does not move.
 
     Raises:
+      TypeError: `make_tx` is no function to an optimizer, a parameter is no floating
+        array, or `steps` is no int.
       ValueError: `steps` is not positive; and what `make_tx` raises.
 
     Example:
@@ -55,15 +60,40 @@ def effective_multipliers(
       {'head': 1.0, 'stem': 1.0}
       {'head': 1.0, 'stem': 0.1}
     """
-    if not steps >= 1:
-        raise ValueError(
-            f"effective_multipliers: steps must be positive, not {steps!r}."
-        )
-    moved = jax.tree.leaves(_way(make_tx(multipliers), params, steps))
-    plain = jax.tree.leaves(_way(make_tx({}), params, steps))
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps must be an int, not {shown(steps)}.")
+    if steps < 1:
+        raise ValueError(f"steps must be positive, not {shown(steps)}.")
+    _check_has_values(params)
+    moved = jax.tree.leaves(_way(_made(make_tx, multipliers), params, steps))
+    plain = jax.tree.leaves(_way(_made(make_tx, {}), params, steps))
     names = names_of(params, param_labels)
     ratios = [float(_ratio(a, b)) for a, b in zip(moved, plain, strict=True)]
     return dict(zip(names, ratios, strict=True))
+
+
+def _made(make_tx: Any, multipliers: RulesLike) -> optax.GradientTransformation:
+    if not is_schedule(make_tx):
+        raise TypeError(
+            "make_tx must be a function from a table of rules to an optimizer, as in "
+            f"lambda table: adam(1e-3, multipliers=table), not {shown(make_tx)}."
+        )
+    check_takes_one(make_tx, "The function make_tx", "a table of rules")
+    tx = make_tx(multipliers)
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"make_tx must return an optimizer, not {shown(tx)}.")
+    return tx
+
+
+def _check_has_values(params: PyTree) -> None:
+    for row, leaf in zip(assign(params, ()), jax.tree.leaves(params), strict=True):
+        is_floating = jnp.issubdtype(row.dtype, jnp.floating)
+        if not is_floating or not isinstance(leaf, jax.Array | np.ndarray):
+            raise TypeError(
+                "effective_multipliers takes steps, and needs floating arrays. The "
+                f"parameter {shown(row.name)} is of type {type(leaf).__name__} and "
+                f"dtype {row.dtype}."
+            )
 
 
 def _way(tx: optax.GradientTransformation, params: PyTree, steps: int) -> PyTree:

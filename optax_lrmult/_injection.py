@@ -15,7 +15,14 @@ from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import is_box_type
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._scaling import at_step
-from optax_lrmult._values import Multiplier, PerLayer, as_scalar, needs_step, shown
+from optax_lrmult._values import (
+    Multiplier,
+    PerLayer,
+    as_scalar,
+    needs_step,
+    per_layer,
+    shown,
+)
 
 
 class ScaleByNameMultiplierState(NamedTuple):
@@ -42,8 +49,8 @@ def check_injectable(rules: Rules) -> None:
             )
         if texts.count(rule.text) > 1:
             raise ValueError(
-                f"inject=True needs rules of different texts; {rule.text!r} occurs "
-                "twice."
+                f"inject=True needs rules of different texts; {shown(rule.text)} "
+                "occurs twice."
             )
 
 
@@ -137,7 +144,13 @@ def _is_state(node: Any) -> bool:
 
 
 def _text(pattern: Any) -> str:
-    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    text = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    if not isinstance(text, str):
+        raise TypeError(
+            "set_multipliers finds a rule by the text of its pattern, a str, not by "
+            f"{shown(pattern)} ({type(pattern).__name__})."
+        )
+    return text
 
 
 def _like(old: Any, value: Any, text: str) -> Any:
@@ -149,15 +162,20 @@ def _like(old: Any, value: Any, text: str) -> Any:
 
 
 def _new_value(old: Any, value: Any, text: str) -> jax.Array:
-    owner = f"rule {text!r}"
-    scalars = [as_scalar(v, owner) for v in (value if old.ndim else [value])]
-    new = jnp.stack([jnp.asarray(v, old.dtype) for v in scalars])
-    if new.size != old.size:
+    owner = f"rule {shown(text)}"
+    values = _for_each_layer(value, owner) if old.ndim else [as_scalar(value, owner)]
+    if len(values) != old.size:
         raise ValueError(
             f"The injected multiplier of {owner} has the shape {old.shape}, and "
-            f"{new.size} values do not fit."
+            f"{len(values)} values do not fit."
         )
+    new = jnp.stack([jnp.asarray(v, old.dtype) for v in values])
     return _placed_like(old, new.reshape(old.shape))
+
+
+def _for_each_layer(value: Any, owner: str) -> list[Any]:
+    layers = value if isinstance(value, PerLayer) else per_layer(value)
+    return [as_scalar(v, f"layer {i} of {owner}") for i, v in enumerate(layers.values)]
 
 
 def _placed_like(old: Any, new: jax.Array) -> jax.Array:
@@ -174,6 +192,7 @@ def _refuse(text: str, settable: set[str]) -> None:
         )
     near = difflib.get_close_matches(text, settable, n=1, cutoff=0.0)
     raise ValueError(
-        f"No injected multiplier belongs to a rule of the text {text!r}; there are "
-        f"{sorted(settable)}. Did you mean {near[0]!r}? (Scheduled rules can't be set.)"
+        f"No injected multiplier belongs to a rule of the text {shown(text)}; there "
+        f"are {shown(sorted(settable))}. Did you mean {shown(near[0])}? (Scheduled "
+        "rules can't be set.)"
     )

@@ -8,11 +8,11 @@ import optax
 
 from optax_lrmult._adam import scale_by_keras_adam
 from optax_lrmult._constraints import KERAS_EPSILON, constrain_by_name
+from optax_lrmult._hyperparameters import check_not_negative, checked_learning_rate
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import RulesLike
 from optax_lrmult._transform import with_name_multipliers
-from optax_lrmult._values import is_number
 
 
 def adam_lr_mult(
@@ -66,8 +66,8 @@ def adam_lr_mult(
       with `mask_frozen` it is that of `optax.masked` around it.
 
     Raises:
-      TypeError: a rule is of a wrong type.
-      ValueError: a number is negative or not finite; from `init`, a rule matches no
+      TypeError: a number, an option or a rule is of a wrong type.
+      ValueError: a number is out of range or not finite; from `init`, a rule matches no
         parameter.
 
     Source: Erik Brorson 2018,
@@ -81,9 +81,11 @@ def adam_lr_mult(
       {'layer_1': Array([0.99, 0.99], dtype=float32),
        'layer_2': Array([0.995, 0.995], dtype=float32)}
     """
+    learning_rate = checked_learning_rate(learning_rate)
     limits = {"decay": decay, "clipnorm": clipnorm, "clipvalue": clipvalue}
     for name, limit in limits.items():
-        _check_not_negative(name, limit)
+        if limit is not None or name == "decay":
+            check_not_negative(limit, name)
     core = scale_by_keras_adam(b1, b2, KERAS_EPSILON if eps is None else eps, amsgrad)
     clip = optax.chain(
         optax.clip_by_global_norm(clipnorm) if clipnorm else optax.identity(),
@@ -101,18 +103,11 @@ def adam_lr_mult(
         return updates, state
 
     step = optax.GradientTransformationExtraArgs(core.init, step_fn)
-    names = {"param_labels": param_labels, "on_unmatched": on_unmatched}
+    names: dict[str, Any] = {"param_labels": param_labels, "on_unmatched": on_unmatched}
     multiplied = with_name_multipliers(
         step, multipliers, mask_frozen=mask_frozen, verbose=verbose, **names
     )
     return _constrained(multiplied, constraints, names) if constraints else multiplied
-
-
-def _check_not_negative(name: str, limit: Any) -> None:
-    if is_number(limit) and not limit >= 0:
-        raise ValueError(
-            f"adam_lr_mult: {name} must not be negative, but is {limit!r}."
-        )
 
 
 def _constrained(

@@ -11,7 +11,7 @@ from optax_lrmult._constraints import KERAS_EPSILON
 from optax_lrmult._keras import adam_lr_mult
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._rules import Rules, RulesLike
-from optax_lrmult._values import is_number
+from optax_lrmult._values import is_number, shown
 
 _FIELD_OF = {
     "lr": "learning_rate",
@@ -24,6 +24,7 @@ _FIELD_OF = {
     "clipnorm": "clipnorm",
     "clipvalue": "clipvalue",
 }
+_CLASS = "Adam_lr_mult"
 _OPTIONAL = ("clipnorm", "clipvalue")
 
 
@@ -35,8 +36,8 @@ class AdamLRMultConfig:
     tables are read into `Rules`, `None` among them stays.
 
     Raises:
-      TypeError: a rule is of a wrong type.
-      ValueError: a multiplier is not finite.
+      TypeError: a number, an option or a rule is of a wrong type.
+      ValueError: a number is out of range or not finite.
 
     Example:
       >>> saved = {"lr": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-07,
@@ -62,10 +63,11 @@ class AdamLRMultConfig:
     on_unmatched: OnUnmatched = "error"
 
     def __post_init__(self) -> None:
-        """Copies the tables, so that a later change to a mapping has no effect."""
+        """Checks all, and copies the tables: later changes to them have no effect."""
         for field in ("multipliers", "constraints"):
             if (table := getattr(self, field)) is not None:
                 object.__setattr__(self, field, Rules(table))
+        self.make()
 
     @classmethod
     def from_keras(cls, config: Mapping[str, Any]) -> "AdamLRMultConfig":
@@ -80,8 +82,9 @@ class AdamLRMultConfig:
           The configuration.
 
         Raises:
-          TypeError: `config` is no mapping.
-          ValueError: it has a key that the original does not know.
+          TypeError: `config` is no mapping, or a value is of a wrong type.
+          ValueError: it is that of another optimizer, it has a key that the original
+            does not know, or a number is out of range.
 
         Example:
           >>> AdamLRMultConfig.from_keras({"lr": 0.01, "clipnorm": 1.0}).clipnorm
@@ -89,19 +92,25 @@ class AdamLRMultConfig:
         """
         if not isinstance(config, Mapping):
             raise TypeError(
-                f"from_keras takes the dictionary of get_config(), not {config!r}."
+                f"from_keras takes the dictionary of get_config(), not {shown(config)}."
             )
         if isinstance(config.get("config"), Mapping):
+            _check_class(config)
             config = config["config"]
         values = {key: v for key, v in config.items() if key != "debug_verbose"}
         for key in values:
             if key not in _FIELD_OF:
-                near = difflib.get_close_matches(key, _FIELD_OF, n=1, cutoff=0.0)[0]
+                near = difflib.get_close_matches(str(key), _FIELD_OF, n=1, cutoff=0.0)[
+                    0
+                ]
                 raise ValueError(
-                    f"The key {key!r} is none of the original's: {list(_FIELD_OF)}. "
-                    f"Did you mean {near!r}?"
+                    f"The key {shown(key)} is none of the original's: "
+                    f"{list(_FIELD_OF)}. Did you mean {shown(near)}?"
                 )
-        return cls(**{_FIELD_OF[key]: value for key, value in values.items()})
+        try:
+            return cls(**{_FIELD_OF[key]: value for key, value in values.items()})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"In the config {shown(values)}: {error}") from None
 
     def to_keras(self) -> dict[str, Any]:
         """The dictionary that the original's `get_config()` would give.
@@ -111,8 +120,7 @@ class AdamLRMultConfig:
 
         Raises:
           ValueError: the original has no way to say it: a schedule, a regular
-            expression, one pattern twice, or constraints (Keras keeps these with the
-            layers).
+            expression, or constraints (Keras keeps these with the layers).
 
         Example:
           >>> AdamLRMultConfig(multipliers={"stem": 0}).to_keras()["multipliers"]
@@ -148,13 +156,22 @@ class AdamLRMultConfig:
         )
 
 
+def _check_class(config: Mapping[str, Any]) -> None:
+    name = config.get("class_name", _CLASS)
+    if name != _CLASS:
+        raise ValueError(
+            f"This is the config of {shown(name)}, not of {_CLASS!r}. If it is a copy "
+            "of the original under another name, pass config['config']."
+        )
+
+
 def _as_dictionary(rules: Rules) -> dict[str, float]:
     dictionary: dict[str, float] = {}
     for rule in rules:
         if not isinstance(rule.pattern, str) or not is_number(rule.multiplier):
             raise ValueError(
                 f"The original knows substrings and numbers only, but rule {rule} has "
-                f"the multiplier {rule.multiplier!r}."
+                f"the multiplier {shown(rule.multiplier)}."
             )
         # The first rule wins here as there, and a dictionary has each key once.
         dictionary.setdefault(rule.pattern, rule.multiplier)

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_lrmult._hyperparameters import check_flag
+from optax_lrmult._multipliers import assign
 from optax_lrmult._names import PyTree, names_of
+from optax_lrmult._values import shown
 
 
 def state_from_keras_weights(
@@ -39,6 +42,7 @@ def state_from_keras_weights(
       `params`.
 
     Raises:
+      TypeError: `weights` or `names` is no list, or a weight is not of real numbers.
       ValueError: the number, the names or the shapes of the weights do not fit, or they
         do not tell the order or whether it is AMSGrad.
 
@@ -50,7 +54,14 @@ def state_from_keras_weights(
       >>> print(state.count, state.mu["layer_1"]["bias"])
       7 [0.2]
     """
-    labels = names_of(params)
+    if isinstance(weights, str) or not isinstance(weights, Sequence | np.ndarray):
+        raise TypeError(
+            "state_from_keras_weights takes the list of get_weights(), not "
+            f"{shown(weights)} ({type(weights).__name__})."
+        )
+    if amsgrad is not None:
+        check_flag(amsgrad, "amsgrad")
+    labels = [row.name for row in assign(params, ())]
     order = list(_written_order(params)) if names is None else _matched(names, labels)
     count, sizes = len(order), (1 + 2 * len(order), 1 + 3 * len(order))
     if len(weights) not in sizes:
@@ -63,6 +74,10 @@ def state_from_keras_weights(
     shapes = dict(zip(labels, map(jnp.shape, jax.tree.leaves(params)), strict=True))
     if names is None:
         _check_order_is_told(order, labels, shapes)
+    if amsgrad and len(vhats) != count:
+        raise ValueError(
+            f"amsgrad=True needs vhats, and {len(weights)} weights have none."
+        )
     if amsgrad is None:
         amsgrad = _tells_amsgrad(vhats, [shapes[name] for name in order])
 
@@ -72,10 +87,21 @@ def state_from_keras_weights(
         rows = zip(labels, leaves, strict=True)
         return treedef.unflatten([_like(n, by_name[n], leaf) for n, leaf in rows])
 
-    iterations = jnp.asarray(np.asarray(weights[0]).item(), jnp.int32)
+    iterations = jnp.asarray(_iterations(weights[0]), jnp.int32)
     if amsgrad:
         return optax.ScaleByAmsgradState(iterations, *map(tree_of, (ms, vs, vhats)))
     return optax.ScaleByAdamState(iterations, tree_of(ms), tree_of(vs))
+
+
+def _iterations(weight: Any) -> int:
+    steps = np.asarray(weight)
+    is_count = steps.size == 1 and steps.dtype.kind in "iuf"
+    if not is_count or not 0 <= steps.item() < 2**31 or steps.item() % 1:
+        raise ValueError(
+            "The first weight must be the number of iterations, an integer of 32 bits, "
+            f"not {shown(weight)}."
+        )
+    return int(steps.item())
 
 
 def _written_order(tree: PyTree, prefix: str = "") -> Iterator[str]:
@@ -89,13 +115,17 @@ def _written_order(tree: PyTree, prefix: str = "") -> Iterator[str]:
 
 def _matched(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     """The labels that Keras' names stand for; Keras adds `:0` to each."""
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be a list of names, not {shown(names)}.")
     known = set(labels)
     order = [name if name in known else re.sub(r":\d+$", "", name) for name in names]
     if sorted(order) != sorted(labels):
         odd = sorted(set(order) ^ known)
         raise ValueError(
-            f"names must be those of the parameters, {sorted(labels)}, each once; "
-            f"these are on one side only: {odd}."
+            f"names must be those of the parameters, {shown(sorted(labels))}, each "
+            "once; "
+            f"these are on one side only: {shown(odd)}."
         )
     return order
 
@@ -128,9 +158,14 @@ def _tells_amsgrad(vhats: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> b
 def _like(name: str, array: Any, leaf: Any) -> jax.Array:
     if np.shape(array) != jnp.shape(leaf):
         raise ValueError(
-            f"Keras' weight for the parameter {name!r} has the shape "
-            f"{np.shape(array)}, but the parameter has {jnp.shape(leaf)}. Are "
-            "the names in Keras' order? Pass names=[w.name for w in "
+            f"Keras' weight for the parameter {shown(name)} has the shape "
+            f"{np.shape(array)}, but the parameter has {jnp.shape(leaf)}. Are the "
+            "names in Keras' order? Pass names=[w.name for w in "
             "model.trainable_weights]."
+        )
+    if np.asarray(array).dtype.kind not in "iuf":
+        raise TypeError(
+            f"Keras' weight for the parameter {shown(name)} is not of real numbers, "
+            f"but {shown(array)}."
         )
     return jnp.asarray(array, jnp.asarray(leaf).dtype)

@@ -9,7 +9,7 @@ from optax_lrmult._diagnosis import dead_rules, explain_dead, explain_shadowed
 from optax_lrmult._matching import first_matches
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import Rule, Rules, RulesLike
-from optax_lrmult._values import Multiplier, PerLayer
+from optax_lrmult._values import Multiplier, PerLayer, shown
 
 OnUnmatched = Literal["error", "warn", "ignore"]
 
@@ -83,9 +83,10 @@ def _shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
     if isinstance(leaf, int | float | complex):
         return (), jax.numpy.result_type(leaf)
     raise TypeError(
-        f"The parameter {name!r} is of type {type(leaf).__name__}, which is no array. "
-        "Take the arrays of the tree first, for example by equinox.filter(model, "
-        "equinox.is_array) or flax.nnx.state(model, flax.nnx.Param)."
+        f"The parameter {shown(name)} is of type {type(leaf).__name__}, which is no "
+        "array. Take the arrays of the tree first, for example by "
+        "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
+        "flax.nnx.Param)."
     )
 
 
@@ -96,12 +97,14 @@ def _check_length(
     if not -len(shape) <= axis < len(shape):
         raise ValueError(
             f"Rule {rule} gives one multiplier for each slice along axis {axis}, but "
-            f"the parameter {name!r} has the shape {shape}. Give it a rule of its own."
+            f"the parameter {shown(name)} has the shape {shape}. Give it a rule of its "
+            "own."
         )
     if shape[axis] != length:
         raise ValueError(
             f"Rule {rule} gives {length} multipliers for the slices along axis {axis}, "
-            f"but the parameter {name!r} of shape {shape} has {shape[axis]} of them."
+            f"but the parameter {shown(name)} of shape {shape} has {shape[axis]} of "
+            "them."
         )
 
 
@@ -155,7 +158,7 @@ def check_on_unmatched(on_unmatched: str) -> None:
     if on_unmatched not in get_args(OnUnmatched):
         raise ValueError(
             f"on_unmatched must be one of {get_args(OnUnmatched)}, not "
-            f"{on_unmatched!r}."
+            f"{shown(on_unmatched)}."
         )
 
 

@@ -3,7 +3,7 @@
 import functools
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,8 @@ from jax.tree_util import (
     keystr,
     tree_flatten_with_path,
 )
+
+from optax_lrmult._values import check_takes_one, shortened, shown
 
 PyTree = Any
 KeyPath = tuple[Any, ...]
@@ -42,14 +44,16 @@ def path_labels(params: PyTree) -> PyTree:
       A pytree of the same structure, whose leaves are strings.
 
     Raises:
-      ValueError: two leaves have the same name, as in `{"a/b": x, "a": {"b": y}}`.
+      ValueError: two leaves have the same name, as in `{"a/b": x, "a": {"b": y}}`; or
+        JAX can't sort a dictionary's keys.
 
     Example:
       >>> path_labels({"block_0": {"attn": {"kernel": 1.0}}, "heads": [2.0, 3.0]})
       {'block_0': {'attn': {'kernel': 'block_0/attn/kernel'}},
        'heads': ['heads/0', 'heads/1']}
     """
-    return jax.tree.unflatten(jax.tree.structure(params), _path_names(params))
+    names = _path_names(params)
+    return jax.tree.unflatten(jax.tree.structure(params), names)
 
 
 def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
@@ -62,9 +66,28 @@ def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
         return _path_names(tree)
     labels = param_labels
     if callable(labels) and not _is_tree_of_strings(labels):
+        check_takes_one(labels, "The function param_labels", "the parameters")
         labels = labels(_unboxed(tree))
     label_at = {_keys(path): label for path, label in _leaves_with_path(labels)}
     return [_label(label_at, path) for path, _ in _leaves_with_path(tree)]
+
+
+def check_alike(updates: PyTree, params: PyTree) -> None:
+    """Raises a `ValueError` if the two trees differ in names or in shapes."""
+    shapes, others = _shapes(updates), _shapes(params)
+    for name in (*shapes, *others):
+        if shapes.get(name) != others.get(name):
+            raise ValueError(
+                f"The updates and params differ in {shown(name)}: its shape is "
+                f"{shapes.get(name, 'not there')} in the updates and "
+                f"{others.get(name, 'not there')} in params."
+            )
+
+
+def _shapes(tree: PyTree) -> dict[str, Any]:
+    return {
+        _name(path): jax.numpy.shape(leaf) for path, leaf in _leaves_with_path(tree)
+    }
 
 
 def natural_order(name: str) -> list[Any]:
@@ -85,11 +108,12 @@ def _refuse_collision(names: list[str], paths: list[KeyPath]) -> None:
     first_path: dict[str, KeyPath] = {}
     for name, path in zip(names, paths, strict=True):
         if name in first_path:
-            both = f"{keystr(first_path[name])} and {keystr(path)}"
+            paths_of = map(keystr, (first_path[name], path))
+            both = " and ".join(map(shortened, paths_of))
             raise ValueError(
-                f"Two parameters have the name {name!r}: {both}. Rename one of them, "
-                "or pass param_labels=, a function from the parameters to a pytree "
-                "of distinct names."
+                f"Two parameters have the name {shown(name)}: {both}. Rename one of "
+                "them, or pass param_labels=, a function from the parameters to a "
+                "pytree of distinct names."
             )
         first_path[name] = path
 
@@ -103,13 +127,13 @@ def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:
     name = _name(path)
     if label is None:
         raise ValueError(
-            f"param_labels has no label for the parameter {name!r}. It must be a "
+            f"param_labels has no label for the parameter {shown(name)}. It must be a "
             "pytree of strings with the structure of the parameters (or a prefix of "
             "it), or a function that returns one."
         )
     raise TypeError(
-        f"The label of the parameter {name!r} must be a string, not {label!r} "
-        f"({type(label).__name__})."
+        f"The label of the parameter {shown(name)} must be a string, not "
+        f"{shown(label)} ({type(label).__name__})."
     )
 
 
@@ -139,13 +163,41 @@ def _is_tree_of_strings(tree: PyTree) -> bool:
 def _leaves_with_path(tree: PyTree) -> list[tuple[KeyPath, Any]]:
     """Leaves with their key paths, from which the keys into boxes are left out."""
     found: list[tuple[KeyPath, Any]] = []
-    for path, node in tree_flatten_with_path(tree, is_leaf=_is_box)[0]:
+    for path, node in _flattened(tree):
         if _is_box(node):
             for content in _contents(node):
                 found += [(path + keys, x) for keys, x in _leaves_with_path(content)]
         else:
             found.append((path, node))
     return found
+
+
+def _flattened(tree: PyTree) -> list[tuple[KeyPath, Any]]:
+    try:
+        return tree_flatten_with_path(tree, is_leaf=_is_box)[0]
+    except ValueError as error:
+        raise ValueError(
+            f"This is no pytree: {error} The keys of a dictionary must be all of one "
+            f"type that can be sorted; {shown(_unsortable_keys(tree))} are not."
+        ) from None
+    except (RecursionError, SystemError):
+        raise ValueError(
+            "The pytree is nested too deeply, more than a thousand containers in each "
+            "other."
+        ) from None
+
+
+def _unsortable_keys(tree: PyTree) -> list[Any]:
+    """The keys of the first dictionary that JAX can't sort."""
+    if isinstance(tree, Mapping):
+        try:
+            sorted(tree)
+        except TypeError:
+            return list(tree)
+    children = tree.values() if isinstance(tree, Mapping) else tree
+    is_container = isinstance(tree, Mapping | list | tuple)
+    found = map(_unsortable_keys, children) if is_container else ()
+    return next(filter(None, found), [])
 
 
 def _unboxed(tree: PyTree) -> PyTree:

@@ -5,10 +5,19 @@ from typing import Any, Literal
 import optax
 
 from optax_lrmult._adam import scale_by_raw_amsgrad
+from optax_lrmult._hyperparameters import (
+    check_decay_rate,
+    check_dtype,
+    check_flag,
+    check_not_negative,
+    checked_learning_rate,
+    checked_mask,
+)
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels
 from optax_lrmult._rules import RulesLike
 from optax_lrmult._transform import with_name_multipliers
+from optax_lrmult._values import shown
 
 MaxOf = Literal["corrected", "raw"]
 
@@ -62,8 +71,9 @@ def adam(
       The optimizer.
 
     Raises:
-      TypeError: a rule is of a wrong type.
-      ValueError: the options do not go together; see `with_name_multipliers` too.
+      TypeError: a number, an option or a rule is of a wrong type.
+      ValueError: a number is out of range or not finite, or the options do not go
+        together; see `with_name_multipliers` too.
 
     Source: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980; Reddi et al. 2018,
     https://openreview.net/forum?id=ryQu7f-RZ
@@ -77,8 +87,10 @@ def adam(
       >>> print({name: f"{p[0]:.2f}" for name, p in new_params.items()})
       {'head': '0.90', 'stem': '0.95'}
     """
-    _check_options(nesterov, amsgrad, max_of)
+    learning_rate = checked_learning_rate(learning_rate)
     moments = (b1, b2, eps, eps_root, mu_dtype)
+    _check_moments(*moments)
+    _check_options(nesterov, amsgrad, max_of)
     if not amsgrad:
         tx = optax.adam(learning_rate, *moments, nesterov=nesterov)
     else:
@@ -146,8 +158,9 @@ def adamw(
       The optimizer.
 
     Raises:
-      TypeError: a rule is of a wrong type.
-      ValueError: the options do not go together; see `with_name_multipliers` too.
+      TypeError: a number, an option or a rule is of a wrong type.
+      ValueError: a number is out of range or not finite, or the options do not go
+        together; see `with_name_multipliers` too.
 
     Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
 
@@ -160,8 +173,12 @@ def adamw(
       >>> print({name: f"{p[0]:.2f}" for name, p in new_params.items()})
       {'head': '0.89', 'stem': '1.00'}
     """
-    _check_options(nesterov, amsgrad, max_of)
+    learning_rate = checked_learning_rate(learning_rate)
     moments = (b1, b2, eps, eps_root, mu_dtype)
+    _check_moments(*moments)
+    _check_options(nesterov, amsgrad, max_of)
+    check_not_negative(weight_decay, "weight_decay")
+    mask = checked_mask(mask)
     if not amsgrad:
         tx = optax.adamw(learning_rate, *moments, weight_decay, mask, nesterov=nesterov)
     else:
@@ -180,9 +197,19 @@ def adamw(
     )
 
 
+def _check_moments(b1: Any, b2: Any, eps: Any, eps_root: Any, mu_dtype: Any) -> None:
+    check_decay_rate(b1, "b1")
+    check_decay_rate(b2, "b2")
+    check_not_negative(eps, "eps")
+    check_not_negative(eps_root, "eps_root")
+    check_dtype(mu_dtype, "mu_dtype")
+
+
 def _check_options(nesterov: bool, amsgrad: bool, max_of: str) -> None:
+    check_flag(nesterov, "nesterov")
+    check_flag(amsgrad, "amsgrad")
     if max_of not in ("corrected", "raw"):
-        raise ValueError(f"max_of must be 'corrected' or 'raw', not {max_of!r}.")
+        raise ValueError(f"max_of must be 'corrected' or 'raw', not {shown(max_of)}.")
     if nesterov and amsgrad:
         raise ValueError("nesterov=True and amsgrad=True do not go together.")
     if max_of == "raw" and not amsgrad:

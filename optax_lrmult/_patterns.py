@@ -1,17 +1,19 @@
 """Ways to write patterns: globs and whole-segment prefixes."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from optax_lrmult._rules import Rules
+from optax_lrmult._values import shown
 
 
 def glob(pattern: str) -> re.Pattern[str]:
     """A regular expression from a glob, for use as the pattern of a rule.
 
     `*` is any run of characters within a segment, `?` one of them, `**` any run at all,
-    `**/` any number of whole segments, and `[a-c]` or `[!a-c]` one character of a set.
+    a segment `**/` any number of segments, and `[a-c]` or `[!a-c]` one character of a
+    set, but never a `/`.
 
     Args:
       pattern: the glob; it must match a name in full.
@@ -21,6 +23,7 @@ def glob(pattern: str) -> re.Pattern[str]:
 
     Raises:
       TypeError: `pattern` is not a `str`.
+      ValueError: a set is empty or out of order, as in `[]` and `[z-a]`.
 
     Example:
       >>> blocks = glob("block_*/kernel")
@@ -31,25 +34,60 @@ def glob(pattern: str) -> re.Pattern[str]:
     """
     if not isinstance(pattern, str):
         raise TypeError(
-            f"glob takes a str, not {pattern!r} ({type(pattern).__name__})."
+            f"glob takes a str, not {shown(pattern)} ({type(pattern).__name__})."
         )
-    return re.compile(
-        "".join(map(_glob_token, _GLOB_TOKENS.findall(pattern))), re.DOTALL
-    )
+    try:
+        return re.compile(_glob_regex(pattern), re.DOTALL)
+    except re.error as error:
+        raise ValueError(f"The glob {shown(pattern)} is none: {error}.") from None
 
 
-_GLOB_TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-_GLOB_REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+def _glob_regex(pattern: str) -> str:
+    """In linear pieces: a name of any length is matched or not without trying all ways.
+
+    Of `**a**b` the first `a` will do, since whatever follows it may stand before the
+    `b`; only the piece behind the last star has to reach the end of the name.
+    """
+    tokens = _GLOB_TOKENS.findall(pattern)
+    runs = _split(tokens, ("**", "**/"))
+    *early, (star, last) = runs
+    pieces = [f"(?>{_LAZY[s]}{_run(run, True)})" if s else _run(run, True)
+              for s, run in early]  # fmt: skip
+    return "".join([*pieces, _GREEDY[star], _run(last, False)])
+
+
+def _run(tokens: Sequence[str], is_early: bool) -> str:
+    """What stands between two `**`, with its own stars."""
+    (_, first), *rest = _split(tokens, ("*",))
+    texts = ["".join(map(_glob_token, piece)) for _, piece in rest]
+    last = [] if is_early or not texts else [_GREEDY["*"] + texts.pop()]
+    lazy = [f"(?>{_LAZY['*']}{text})" for text in texts]
+    return "".join([*map(_glob_token, first), *lazy, *last])
+
+
+def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list[str]]]:
+    """The tokens between stars, each with the star in front of it."""
+    parts: list[tuple[str, list[str]]] = [("", [])]
+    for token in tokens:
+        if token in stars:
+            parts.append((token, []))
+        else:
+            parts[-1][1].append(token)
+    return parts
+
+
+_GLOB_TOKENS = re.compile(r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GREEDY = {"": "", "*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}
+_LAZY = {"*": "[^/]*?", "**": ".*?", "**/": "(?:.*?/)??"}
 
 
 def _glob_token(token: str) -> str:
-    if token in _GLOB_REGEX:
-        return _GLOB_REGEX[token]
     if len(token) == 1:
-        return re.escape(token)
+        return "[^/]" if token == "?" else re.escape(token)
     negated = token.startswith("[!")
     members = re.escape(token[2 if negated else 1 : -1]).replace(r"\-", "-")
-    return f"[{'^' if negated else ''}{members}]"
+    characters = f"[{'^' if negated else ''}{members}]"
+    return f"(?!/){characters}" if re.match(characters, "/") else characters
 
 
 def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rules:
@@ -64,7 +102,9 @@ def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rul
       The rules, the longest prefix first.
 
     Raises:
-      TypeError: a prefix is not a `str`, or a multiplier is of a wrong type.
+      TypeError: the table is no mapping and no pairs, a prefix is not a `str`, or a
+        multiplier is of a wrong type.
+      ValueError: a multiplier is not finite.
 
     Example:
       >>> table = by_prefix({"enc": 0.1, "enc/norm": 1, "layer_1": 0.5})
@@ -72,15 +112,28 @@ def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rul
       >>> [table.find(name)[1] for name in names]
       [0.1, 1.0, 0.5, 1.0]
     """
-    pairs = multipliers.items() if isinstance(multipliers, Mapping) else multipliers
-    rows = [(_checked_prefix(prefix), multiplier) for prefix, multiplier in pairs]
+    rows = [(_checked_prefix(p), multiplier) for p, multiplier in _pairs(multipliers)]
     rows.sort(key=lambda row: len(row[0]), reverse=True)
     return Rules([(_prefix_regex(prefix), multiplier) for prefix, multiplier in rows])
 
 
+def _pairs(multipliers: Any) -> list[Any]:
+    if isinstance(multipliers, Mapping):
+        return list(multipliers.items())
+    unfit = isinstance(multipliers, str | bytes | Set)
+    rows = [None] if unfit or not isinstance(multipliers, Iterable) else multipliers
+    pairs = list(rows)
+    if not all(isinstance(row, list | tuple) and len(row) == 2 for row in pairs):
+        raise TypeError(
+            "by_prefix takes a mapping {prefix: multiplier} or a list of such pairs, "
+            f"not {shown(multipliers)} ({type(multipliers).__name__})."
+        )
+    return pairs
+
+
 def _checked_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str):
-        raise TypeError(f"by_prefix takes prefixes that are str, not {prefix!r}.")
+        raise TypeError(f"by_prefix takes prefixes that are str, not {shown(prefix)}.")
     return prefix.rstrip("/")
 
 

@@ -8,7 +8,7 @@ from optax_lrmult._diagnosis import describe, likely_mistakes
 from optax_lrmult._multipliers import Assignment, assign
 from optax_lrmult._names import ParamLabels, PyTree, natural_order
 from optax_lrmult._rules import Rules, RulesLike
-from optax_lrmult._values import PerLayer, is_frozen
+from optax_lrmult._values import PerLayer, is_frozen, printable
 
 _NO_RULE = "-"
 _WIDEST_RULE = 40
@@ -100,7 +100,7 @@ def preview(
 
 def _row(row: Assignment) -> tuple[str, str, str, str]:
     rule = _NO_RULE if row.rule is None else _shortened(str(row.rule))
-    return row.name, str(row.shape), rule, describe(row.multiplier)
+    return printable(row.name), str(row.shape), rule, describe(row.multiplier)
 
 
 def _shortened(rule: str) -> str:

@@ -5,13 +5,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from optax_lrmult._multipliers import Assignment, assign
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._scaling import at_step
-from optax_lrmult._values import Multiplier, PerLayer, as_scalar, is_number, is_schedule
+from optax_lrmult._values import (
+    Multiplier,
+    PerLayer,
+    as_scalar,
+    check_takes_one,
+    is_number,
+    is_schedule,
+    shown,
+)
 
 _NO_RULE = "(no rule)"
 
@@ -54,9 +63,10 @@ def learning_rates(
       The rates by key, floating-point scalars, in the order of the rules.
 
     Raises:
-      TypeError: a leaf is not an array, or a rule or the rate is of a wrong type.
-      ValueError: a number is not finite, a schedule returns no scalar, or what `assign`
-        raises.
+      TypeError: a leaf is not an array, or a rule, the rate or the step is of a wrong
+        type.
+      ValueError: a number is not finite, `step` is negative, a schedule returns no
+        scalar, or what `assign` raises.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,6 +81,9 @@ def learning_rates(
     assignments = assign(params, rules, param_labels=param_labels)
     if not is_schedule(learning_rate):
         learning_rate = as_scalar(learning_rate, "learning_rate")
+    else:
+        check_takes_one(learning_rate, "The schedule learning_rate", "the step")
+    _check_step(step)
     rate = at_step(learning_rate, step)
     rates: dict[str, jax.Array] = {}
     for key, multiplier in _entries(rules, assignments):
@@ -107,3 +120,15 @@ def _key_of_value(rule: Rule, row: Assignment) -> str:
 def _unused(key: str, taken: dict[str, Any]) -> str:
     numbered = (f"{key}#{count}" for count in itertools.count(2))
     return next(k for k in itertools.chain([key], numbered) if k not in taken)
+
+
+def _check_step(step: Any) -> None:
+    dtype = getattr(step, "dtype", type(step))
+    is_int = dtype is int or (jnp.issubdtype(dtype, jnp.integer) and dtype is not bool)
+    if not is_int or jnp.shape(step) != ():
+        raise TypeError(
+            f"step must be an int, the number of steps taken, not {shown(step)} "
+            f"({type(step).__name__})."
+        )
+    if isinstance(step, int) and step < 0:
+        raise ValueError(f"step must not be negative, but is {shown(step)}.")

@@ -3,9 +3,18 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
-from optax_lrmult._values import Multiplier, as_multiplier, needs_step, shown
+from optax_lrmult._backtracking import check_backtracking
+from optax_lrmult._values import (
+    Multiplier,
+    as_multiplier,
+    check_takes_one,
+    is_schedule,
+    needs_step,
+    shortened,
+    shown,
+)
 
 Pattern = str | re.Pattern[str]
 NameFn = Callable[[str], Any]
@@ -26,7 +35,8 @@ class Rule:
 
     Raises:
       TypeError: the pattern or the multiplier is of another type.
-      ValueError: the multiplier is not finite.
+      ValueError: the multiplier is not finite, or the expression can backtrack without
+        end, as `(a+)+` does.
 
     Example:
       >>> Rule("stem", 0.1).multiplier_of("stem/conv/kernel")
@@ -40,17 +50,22 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Checks the pattern and the multiplier, where the mistake is made."""
-        if callable(self.pattern) and self.multiplier is None:
+        if is_schedule(self.pattern) and self.multiplier is None:
+            check_takes_one(self.pattern, f"The function {self}", "the name")
             return
         _check_pattern(self.pattern)
         multiplier = as_multiplier(self.multiplier, f"rule {self}")
         object.__setattr__(self, "multiplier", multiplier)
 
     def __str__(self) -> str:
-        """The pattern as it is written in Python: `'stem'`, `/block_.*/`, `rate`."""
+        """The pattern, shortened: `'stem'`, `/block_.*/`, or `rate` for a function."""
         if isinstance(self.pattern, re.Pattern):
-            return f"/{self.pattern.pattern}/"
-        return repr(self.pattern) if isinstance(self.pattern, str) else self.text
+            return f"/{shortened(self.pattern.pattern)}/"
+        return (
+            shown(self.pattern)
+            if isinstance(self.pattern, str)
+            else shortened(self.text)
+        )
 
     @property
     def text(self) -> str:
@@ -71,13 +86,17 @@ class Rule:
         return self._called(self.pattern, name)
 
     def _called(self, function: NameFn, name: str) -> Multiplier:
-        value = function(name)
+        try:
+            value = function(name)
+        except Exception as error:
+            error.add_note(f"Raised by the function {self} for the name {shown(name)}.")
+            raise
         if value is None:
             return None
-        multiplier = as_multiplier(value, f"the function {self} for {name!r}")
+        multiplier = as_multiplier(value, f"the function {self} for {shown(name)}")
         if needs_step(multiplier):
             raise TypeError(
-                f"The function {self} returned a schedule for {name!r}. Write "
+                f"The function {self} returned a schedule for {shown(name)}. Write "
                 "schedules into a table of rules instead: {pattern: schedule}."
             )
         return multiplier
@@ -148,7 +167,7 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
         return rules or ()
     if isinstance(rules, Mapping):
         return [Rule(pattern, multiplier) for pattern, multiplier in rules.items()]
-    if callable(rules):
+    if is_schedule(rules):
         return [Rule(rules)]
     if isinstance(rules, str | bytes | set | frozenset) or not _is_iterable(rules):
         raise TypeError(
@@ -159,7 +178,7 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
     return [_read_row(row) for row in rules]
 
 
-def _is_iterable(rules: Any) -> bool:
+def _is_iterable(rules: Any) -> TypeGuard[Iterable[Any]]:
     return isinstance(rules, Iterable) and not hasattr(rules, "dtype")
 
 
@@ -181,6 +200,7 @@ def _read_row(row: Any) -> Rule:
 
 def _check_pattern(pattern: Any) -> None:
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        check_backtracking(pattern)
         return
     if not isinstance(pattern, str):
         raise TypeError(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_lrmult._hyperparameters import check_is_real_scalar
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import PyTree
 from optax_lrmult._values import Multiplier, PerLayer, is_number, is_schedule
@@ -30,7 +31,7 @@ def scale_by_assignment(
 
 
 def _scaled(update: Any, multiplier: Multiplier, factor: Any) -> Any:
-    dtype = getattr(update, "dtype", jnp.result_type(float))
+    dtype = update.dtype if hasattr(update, "dtype") else jnp.result_type(update)
     if not jnp.issubdtype(dtype, jnp.inexact):
         return update
     if is_number(multiplier) and multiplier in (0.0, 1.0):
@@ -105,9 +106,5 @@ def at_step(multiplier: Multiplier, step: Any) -> jax.Array:
             return multiplier.values
         return jnp.stack([at_step(value, step) for value in multiplier.values])
     value = multiplier(step) if is_schedule(multiplier) else multiplier
-    if jnp.shape(value) != () or jnp.iscomplexobj(value):
-        raise ValueError(
-            f"The schedule {multiplier!r} must return a real scalar, not a value of "
-            f"shape {jnp.shape(value)} and dtype {jnp.result_type(value)}."
-        )
+    check_is_real_scalar(value, multiplier)
     return jnp.asarray(value, jnp.result_type(float))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._injection import with_injected
 from optax_lrmult._multipliers import (
     Assignment,
@@ -40,6 +41,7 @@ class Table:
 
     def __post_init__(self) -> None:
         check_on_unmatched(self.on_unmatched)
+        check_flag(self.verbose, "verbose")
 
     def __hash__(self) -> int:
         """By identity where a traced multiplier or a tree of labels has no hash."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
@@ -76,9 +77,12 @@ def scale_by_name_multiplier(
       {'head': '-0.0010', 'stem': '-0.0001'}
     """
     table = Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    check_flag(inject, "inject")
     if inject:
         check_injectable(table.rules)
-    return optax.GradientTransformationExtraArgs(_Init(table, inject), _Update(table))
+    has_state = inject or table.rules.need_step
+    update = _Update(table, has_state)
+    return optax.GradientTransformationExtraArgs(_Init(table, inject), update)
 
 
 # Two frozen dataclasses instead of closures: transformations of equal tables are equal,
@@ -99,6 +103,7 @@ class _Init:
 @dataclasses.dataclass(frozen=True)
 class _Update:
     table: Table
+    has_state: bool
 
     def __call__(
         self, updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -111,10 +116,11 @@ class _Update:
         return scaled, state._replace(count=optax.safe_increment(state.count))
 
     def _check_stateless(self, state: Any) -> None:
-        if self.table.rules.need_step:
+        if self.has_state:
             raise TypeError(
-                "A schedule needs the state that init(params) returns, a "
-                f"ScaleByNameMultiplierState, not {type(state).__name__}."
+                "A schedule, or inject=True, needs the state that init(params) "
+                "returns, "
+                f"a ScaleByNameMultiplierState, not {type(state).__name__}."
             )
 
 
@@ -169,6 +175,7 @@ def with_name_multipliers(
             f"optax.adamw(1e-3), not {shown(tx)} ({type(tx).__name__})."
         )
     table = Table(Rules(multipliers), param_labels, on_unmatched, verbose)
+    check_flag(mask_frozen, "mask_frozen")
     inner = optax.with_extra_args_support(tx)
     if mask_frozen:
         mask = trainable(table.rules, param_labels=param_labels, on_unmatched="ignore")
@@ -185,6 +192,8 @@ def with_name_multipliers(
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
+        if state is None:
+            raise TypeError("The state is None; it must be what init(params) returns.")
         step = _step_of(state) if needs_step else None
         updates, state = inner.update(updates, state, params, **extra_args)
         return table.scale(updates, step), state

@@ -1,16 +1,18 @@
 """What a multiplier may be: a number, a schedule, a traced scalar, one per layer."""
 
 import dataclasses
+import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, TypeGuard
 
 Schedule = Callable[[Any], Any]
 """`step -> scalar`, with steps counted from 0, as in `optax.scale_by_schedule`."""
 
 _LARGEST_FLOAT32 = 3.4028234663852886e38
-_LONGEST_SHOWN = 100
+_LONGEST_SHOWN = 200
+_REAL_DTYPES = ("float", "bfloat", "int", "uint")
 _KINDS = (
     "a real number, a schedule (a function of the step), a traced or 0-d JAX scalar, "
     "or per_layer(values)"
@@ -53,8 +55,8 @@ def per_layer(values: Iterable[Any], axis: int = 0) -> PerLayer:
       parameters' shapes when names meet rules.
 
     Raises:
-      TypeError: `values` is a single number or a string, or one of them is no
-        multiplier.
+      TypeError: `values` is a single number, a string or without order, one of them is
+        no multiplier, or `axis` is no int.
       ValueError: `values` is empty, or one of them is not finite.
 
     Example:
@@ -62,19 +64,32 @@ def per_layer(values: Iterable[Any], axis: int = 0) -> PerLayer:
       per_layer([0.25, 0.5, 1])
     """
     if isinstance(axis, bool) or not isinstance(axis, int):
-        raise TypeError(f"per_layer: axis must be an integer, not {axis!r}.")
-    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"per_layer: axis must be an integer, not {shown(axis)}.")
+    if not _is_row(values):
         raise TypeError(
-            f"per_layer takes one multiplier for each layer, as in "
-            f"per_layer([0.25, 0.5, 1.0]), not {values!r} ({type(values).__name__})."
+            "per_layer takes one multiplier for each layer, as in per_layer([0.25, "
+            f"0.5, 1.0]), not {shown(values)} ({type(values).__name__})."
         )
     checked = tuple(
-        as_multiplier(value, f"layer {index} of per_layer")
+        _one_layers(value, f"layer {index} of per_layer")
         for index, value in enumerate(values)
     )
     if not checked:
         raise ValueError("per_layer needs at least one multiplier; values is empty.")
     return PerLayer(checked, axis)
+
+
+def _is_row(values: Any) -> bool:
+    """True for what has an order and a length: no text, set, mapping or 0-d array."""
+    unfit = isinstance(values, str | bytes | Mapping | Set)
+    is_point = getattr(values, "shape", None) == ()
+    return isinstance(values, Iterable) and not unfit and not is_point
+
+
+def _one_layers(value: Any, owner: str) -> Multiplier:
+    if isinstance(value, PerLayer):
+        raise TypeError(f"The value of {owner} is a per_layer; they do not nest.")
+    return as_multiplier(value, owner)
 
 
 def as_multiplier(value: Any, owner: str) -> Multiplier:
@@ -86,17 +101,20 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
       value: what the user wrote.
       owner: whose multiplier it is, for the error's text.
     """
-    if isinstance(value, PerLayer) or is_schedule(value):
+    if isinstance(value, PerLayer):
         return value
-    dtype = str(getattr(value, "dtype", ""))
+    if is_schedule(value):
+        check_takes_one(value, f"The function of {owner}", "a schedule the step")
+        return value
+    dtype = _dtype_name(value)
     shape = tuple(getattr(value, "shape", ()))
     if dtype and shape:
         raise TypeError(
             f"The value of {owner} is an array of shape {shape}. For one multiplier "
             "per slice of a stacked parameter write per_layer(values)."
         )
-    is_scalar = isinstance(value, numbers.Real) or dtype
-    if not is_scalar or isinstance(value, bool) or dtype.startswith(("bool", "compl")):
+    is_real = dtype.startswith(_REAL_DTYPES) if dtype else _is_real(value)
+    if not is_real:
         hint = " Write 1.0 or 0.0." if isinstance(value, bool) else ""
         raise TypeError(
             f"The value of {owner} must be {_KINDS}, not {shown(value)} "
@@ -109,7 +127,7 @@ def as_scalar(value: Any, owner: str) -> Any:
     """A number or a traced scalar, where nothing else can stand."""
     scalar = as_multiplier(value, owner)
     if isinstance(scalar, PerLayer) or is_schedule(scalar):
-        raise TypeError(f"The value of {owner} must be a number, not {value!r}.")
+        raise TypeError(f"The value of {owner} must be a number, not {shown(value)}.")
     return scalar
 
 
@@ -131,10 +149,52 @@ def _as_float(value: Any, owner: str) -> Any:
     return number
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _dtype_name(value: Any) -> str:
+    dtype = getattr(value, "dtype", "")
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+
+
+def check_takes_one(function: Callable[..., Any], owner: str, what: str) -> None:
+    """Raises if a function can't be called with one argument.
+
+    Args:
+      function: what the user gave.
+      owner: whose function it is, at the beginning of the error's text.
+      what: the argument.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # Some of C have none.
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise TypeError(
+            f"{owner} is called with one argument, {what}, which {shown(function)} "
+            f"with the arguments {signature} does not take."
+        ) from None
+
+
 def shown(value: Any) -> str:
-    """A value in an error's text: cut, since it may be a whole model."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    """A value in an error's text: its ends, since it may be a whole model."""
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """The text, or both ends of a long one."""
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    half = _LONGEST_SHOWN // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def printable(name: str) -> str:
+    """A name as it stands in a table: escaped where it would break the line."""
+    return shortened(name if name.isprintable() else repr(name)[1:-1])
 
 
 def is_number(multiplier: Multiplier) -> TypeGuard[float]:

@@ -110,5 +110,5 @@ def test_needs_params() -> None:
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan")])
 def test_refuses_a_norm_that_is_not_positive(value: float) -> None:
-    with pytest.raises(ValueError, match="max_value must be positive"):
+    with pytest.raises(ValueError, match="max_value must be"):
         olm.max_norm(value)

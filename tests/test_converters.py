@@ -339,7 +339,7 @@ class TestMmengineSettings:
                 "The key 'lr' of the custom key 'stem' is none of 'lr_mult', 'decay_mu",
             ),
             ({"custom_keys": {"a": {"lr_mult": "x"}}}, TypeError, "rule 'a' must be"),
-            ({"bias_lr_mult": "x"}, TypeError, "rule /backbone/conv/bias/ must be"),
+            ({"bias_lr_mult": "x"}, TypeError, "bias_lr_mult must be"),
         ],
     )
     def test_refuses(self, cfg: Any, error: type[Exception], match: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from optax_lrmult._config import compiled
 from optax_lrmult._rules import Rule, Rules
-from optax_lrmult._values import as_multiplier, is_number
+from optax_lrmult._values import as_multiplier, is_number, shown
 
 
 def from_big_vision(lr_mults: Iterable[tuple[str, float | None]] | None) -> Rules:
@@ -41,6 +41,11 @@ def from_big_vision(lr_mults: Iterable[tuple[str, float | None]] | None) -> Rule
       Rules([(re.compile('encoder/.*'), 0.1), (re.compile('.*/frozen'), 0.0),
              (re.compile('.*'), 0.5)])
     """
+    if not isinstance(lr_mults, Iterable | None):
+        raise TypeError(
+            "from_big_vision takes a list of pairs (regular expression, multiplier), "
+            f"not {shown(lr_mults)} ({type(lr_mults).__name__})."
+        )
     return Rules([_rule(row) for row in lr_mults or ()])
 
 
@@ -48,24 +53,26 @@ def _rule(row: Any) -> Rule:
     if not isinstance(row, tuple | list) or len(row) != 2:
         raise TypeError(
             "from_big_vision takes pairs (regular expression, multiplier), not "
-            f"{row!r} ({type(row).__name__})."
+            f"{shown(row)} ({type(row).__name__})."
         )
     text, value = row
     if not isinstance(text, str):
         raise TypeError(
             "A pattern of big_vision is the text of a regular expression, not "
-            f"{text!r} ({type(text).__name__})."
+            f"{shown(text)} ({type(text).__name__})."
         )
     if text.startswith("/"):
-        raise ValueError(f"The pattern {text!r} begins with '/', which no name does.")
+        raise ValueError(
+            f"The pattern {shown(text)} begins with '/', which no name does."
+        )
     return Rule(compiled(text), 0.0 if value is None else _positive(value, text))
 
 
 def _positive(value: Any, text: str) -> float:
-    multiplier = as_multiplier(value, f"pattern {text!r}")
+    multiplier = as_multiplier(value, f"pattern {shown(text)}")
     if not is_number(multiplier) or multiplier <= 0:
         raise ValueError(
-            f"The multiplier of {text!r} must be a positive number, as in big_vision, "
-            f"not {value!r}. To freeze parameters write None."
+            f"The multiplier of {shown(text)} must be a positive number, as in "
+            f"big_vision, not {shown(value)}. To freeze parameters write None."
         )
     return multiplier

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optax_lrmult._rules import Rules
+from optax_lrmult._values import shown
 
 
 def from_keras_lr_multiplier(multipliers: Mapping[str, Any]) -> Rules:
@@ -36,11 +37,11 @@ def from_keras_lr_multiplier(multipliers: Mapping[str, Any]) -> Rules:
     if not isinstance(multipliers, Mapping):
         raise TypeError(
             "from_keras_lr_multiplier takes the dictionary {prefix: multiplier}, not "
-            f"{multipliers!r} ({type(multipliers).__name__})."
+            f"{shown(multipliers)} ({type(multipliers).__name__})."
         )
     for prefix in multipliers:
         if not isinstance(prefix, str):
-            raise TypeError(f"A prefix must be a str, not {prefix!r}.")
+            raise TypeError(f"A prefix must be a str, not {shown(prefix)}.")
     longest_first = sorted(filter(None, multipliers), key=len, reverse=True)
     return Rules([(_starting_with(p), multipliers[p]) for p in longest_first])
 

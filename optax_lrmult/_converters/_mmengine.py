@@ -9,6 +9,7 @@ from optax_lrmult._converters._tables import GroupRules, exactly
 from optax_lrmult._multipliers import Assignment, assign
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import Pattern, Rules
+from optax_lrmult._values import as_scalar, check_takes_one, shown
 
 _KEYS = (
     "custom_keys",
@@ -81,6 +82,12 @@ def from_mmengine(
                  weight_decay=Rules([('stem', 1.0), (re.compile('head/bias'), 0.0)]))
     """
     config = _checked(paramwise_cfg)
+    if not isinstance(separator, str | None):
+        raise TypeError(f"separator must be a str or None, not {shown(separator)}.")
+    if is_norm is not None:
+        if not callable(is_norm):
+            raise TypeError(f"is_norm must be a function, not {shown(is_norm)}.")
+        check_takes_one(is_norm, "The function is_norm", "a module's name")
     custom = _custom_rules(config.get("custom_keys", {}), separator)
     rows = assign(params, custom.learning_rate, param_labels=param_labels)
     others = [
@@ -98,19 +105,23 @@ def _checked(paramwise_cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
     config = {} if paramwise_cfg is None else paramwise_cfg
     if not isinstance(config, Mapping):
         raise TypeError(
-            f"paramwise_cfg must be a dictionary, not {config!r} "
+            f"paramwise_cfg must be a dictionary, not {shown(config)} "
             f"({type(config).__name__})."
         )
     check_keys(config, _KEYS, "paramwise_cfg")
+    for key, value in config.items():
+        if key.endswith("_mult") and value is not None:
+            as_scalar(value, key)
     custom_keys = config.get("custom_keys", {})
     rows = custom_keys.items() if isinstance(custom_keys, Mapping) else [custom_keys]
     if not all(map(_is_custom_row, rows)):
         raise TypeError(
-            "custom_keys must be as in {'stem': {'lr_mult': 0.1, 'decay_mult': 0.0}}, "
-            f"not {custom_keys!r}."
+            "custom_keys must be as in "
+            "{'stem': {'lr_mult': 0.1, 'decay_mult': 0.0}}, not "
+            f"{shown(custom_keys)}."
         )
     for key, settings in custom_keys.items():
-        check_keys(settings, ["lr_mult", "decay_mult"], f"the custom key {key!r}")
+        check_keys(settings, ["lr_mult", "decay_mult"], f"the custom key {shown(key)}")
     return config
 
 

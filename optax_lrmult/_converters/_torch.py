@@ -7,7 +7,7 @@ from typing import Any
 from optax_lrmult._converters._tables import GroupRules, exactly
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import Rules
-from optax_lrmult._values import as_scalar, is_number
+from optax_lrmult._values import as_scalar, is_number, shown
 
 _READ = ("params", "param_names", "lr", "weight_decay")
 _NOTES = ("name", "initial_lr", "max_lr", "min_lr")
@@ -66,6 +66,13 @@ def from_torch_param_groups(
       stem/bias 0.1 1.0
       head/weight 1.0 0.0
     """
+    if isinstance(groups, str | Mapping) or not isinstance(groups, Iterable):
+        raise TypeError(
+            "from_torch_param_groups takes the list of groups, not "
+            f"{shown(groups)} ({type(groups).__name__})."
+        )
+    if not isinstance(separator, str | None):
+        raise TypeError(f"separator must be a str or None, not {shown(separator)}.")
     groups = list(groups)
     named = [_names(group, f"groups[{i}]", separator) for i, group in enumerate(groups)]
     _check_options(groups)
@@ -80,11 +87,15 @@ def _names(group: Any, where: str, separator: str | None) -> list[str]:
     if not isinstance(group, Mapping) or "params" not in group:
         raise TypeError(
             f"{where} must be as in {{'params': ['stem.weight'], 'lr': 1e-4}}, not "
-            f"{group!r} ({type(group).__name__})."
+            f"{shown(group)} ({type(group).__name__})."
         )
     members = group.get("param_names", group["params"])
     if isinstance(members, set | frozenset):
         raise TypeError(f"The parameters of {where} must have an order; use a list.")
+    if not isinstance(members, Iterable):
+        raise TypeError(
+            f"The parameters of {where} must be a list of names, not {shown(members)}."
+        )
     members = [members] if isinstance(members, str) else list(members)
     return [_name(member, where, separator) for member in members]
 
@@ -106,10 +117,10 @@ def _check_options(groups: Sequence[Mapping[str, Any]]) -> None:
                 continue
             if any(other.get(key, _MISSING) != group[key] for other in groups):
                 raise ValueError(
-                    f"groups[{index}] sets {key!r} to {group[key]!r}, and another "
-                    "group does not. A table of rules says learning rates and weight "
-                    "decays only: take the key out, or give that group an optimizer of "
-                    "its own by optax.partition."
+                    f"groups[{index}] sets {shown(key)} to {shown(group[key])}, and "
+                    "another group does not. A table of rules says learning rates and "
+                    "weight decays only: take the key out, or give that group an "
+                    "optimizer of its own by optax.partition."
                 )
 
 
@@ -119,8 +130,8 @@ def _check_disjoint(named: Sequence[Sequence[str]]) -> None:
         for name in names:
             if group_of.setdefault(name, index) != index:
                 raise ValueError(
-                    f"The parameter {name!r} is in groups[{group_of[name]}] and in "
-                    f"groups[{index}]. PyTorch allows one group for each parameter."
+                    f"The parameter {shown(name)} is in groups[{group_of[name]}] and "
+                    f"in groups[{index}]. PyTorch allows one group for each parameter."
                 )
 
 
@@ -131,7 +142,8 @@ def _untrained(named: Sequence[Sequence[str]], known: Sequence[str]) -> list[str
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"The groups have a parameter {name!r}, and params has none of this name."
+            f"The groups have a parameter {shown(name)}, and params has none of this "
+            "name."
             f"{hint}"
         )
     return [name for name in known if name not in trained]
@@ -146,7 +158,7 @@ def _ratios(
     for index, group in enumerate(groups):
         value = group.get(key)
         if value is not None:
-            value = _not_negative(value, f"{key!r} of groups[{index}]")
+            value = _not_negative(value, f"{shown(key)} of groups[{index}]")
             if value and not unit:
                 raise ValueError(
                     f"groups[{index}] has {key}={value:g}, which can't be said as a "
@@ -162,7 +174,8 @@ def _not_negative(value: Any, owner: str) -> float:
     number = as_scalar(value, owner)
     if not is_number(number) or number < 0:
         raise ValueError(
-            f"The value of {owner} must be a number and not negative, not {value!r}."
+            f"The value of {owner} must be a number and not negative, not "
+            f"{shown(value)}."
         )
     return number
 

@@ -4,8 +4,9 @@ import operator
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._rules import Pattern, Rule
-from optax_lrmult._values import as_scalar, is_number
+from optax_lrmult._values import as_scalar, is_number, shown
 
 Patterns = Pattern | Iterable[Pattern]
 """A pattern, or several in a list or a tuple."""
@@ -16,7 +17,7 @@ def as_groups(groups: Any) -> list[tuple[Pattern, ...]]:
     if isinstance(groups, str | Mapping | Set) or not isinstance(groups, Iterable):
         raise TypeError(
             "groups must be a list of groups, lowest first, and each of them a pattern "
-            f"or a list of patterns, not {groups!r} ({type(groups).__name__})."
+            f"or a list of patterns, not {shown(groups)} ({type(groups).__name__})."
         )
     checked = [as_patterns(group) for group in groups]
     if not checked:
@@ -43,7 +44,7 @@ def positive(value: Any, owner: str) -> Any:
     """A positive number as a float, or a traced scalar."""
     scalar = as_scalar(value, owner)
     if is_number(scalar) and scalar <= 0:
-        raise ValueError(f"The value of {owner} must be positive, not {value!r}.")
+        raise ValueError(f"The value of {owner} must be positive, not {shown(value)}.")
     return scalar
 
 
@@ -55,18 +56,17 @@ def as_steps(value: Any, owner: str, least: int = 0) -> int:
         steps = None
     if steps is None:
         raise TypeError(
-            f"{owner} must be an int, a number of optimizer steps, not {value!r} "
+            f"{owner} must be an int, a number of optimizer steps, not {shown(value)} "
             f"({type(value).__name__})."
         )
+    if steps >= 2**31:
+        raise ValueError(f"{owner} must fit in 32 bits, unlike {shown(value)}.")
     if steps < least:
-        raise ValueError(f"{owner} must be at least {least}, not {value!r}.")
+        raise ValueError(f"{owner} must be at least {least}, not {shown(value)}.")
     return steps
 
 
 def as_flag(value: Any, owner: str) -> bool:
     """True or False, and nothing else."""
-    if not isinstance(value, bool):
-        raise TypeError(
-            f"{owner} must be True or False, not {value!r} ({type(value).__name__})."
-        )
+    check_flag(value, owner)
     return value

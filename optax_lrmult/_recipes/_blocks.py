@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from optax_lrmult._backtracking import check_backtracking
 from optax_lrmult._recipes._roles import (
     Path,
     belongs_to_stem_or_head,
     role_of_segment,
 )
+from optax_lrmult._values import shown
 
 
 class Stack(NamedTuple):
@@ -63,7 +65,7 @@ def find_stacks(
 
 
 _WORD = r"(?:.*(?:block|layer|stage|group|cell)s?|h)"
-_NUMBERED_WORD = re.compile(rf"({_WORD})_?(\d+)", re.IGNORECASE | re.DOTALL)
+_NUMBERED_WORD = re.compile(rf"({_WORD})_?(\d{{1,9}})", re.IGNORECASE | re.DOTALL)
 _BARE_WORD = re.compile(_WORD, re.IGNORECASE | re.DOTALL)
 
 
@@ -112,16 +114,20 @@ def _behind_tilde(path: Path, start: int) -> int:
 
 
 def _compiled(blocks: str | re.Pattern[str]) -> re.Pattern[str]:
+    text = getattr(blocks, "pattern", blocks)
+    if not isinstance(text, str):
+        raise TypeError(f"blocks must be a regular expression, not {shown(blocks)}.")
     try:
         pattern = re.compile(blocks)
     except re.error as error:
         raise ValueError(
-            f"blocks={blocks!r} is no regular expression: {error}."
+            f"blocks={shown(blocks)} is no regular expression: {error}."
         ) from None
+    check_backtracking(pattern)
     if pattern.groups not in (1, 2):
         raise ValueError(
-            f"blocks={blocks!r} must have one group, the number of the block, or a "
-            f"second one for the number within it; it has {pattern.groups}."
+            f"blocks={shown(blocks)} must have one group, the number of the block, or "
+            f"a second one for the number within it; it has {pattern.groups}."
         )
     return pattern
 
@@ -130,8 +136,8 @@ def _place_of_match(match: re.Match[str]) -> _Place:
     outer, inner = (*match.groups(), None)[:2]
     if outer is None or not (outer + (inner or "")).isdecimal():
         raise ValueError(
-            f"The groups of blocks= must take numbers, but r{match.re.pattern!r} takes "
-            f"{match.groups()!r} from {match.string!r}."
+            f"The groups of blocks= must take numbers, but r{shown(match.re.pattern)} "
+            f"takes {shown(match.groups())} from {shown(match.string)}."
         )
     before = match.string[: match.start(1)]
     path = tuple(before.split("/")[:-1])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from optax_lrmult._recipes._arguments import as_patterns, matches
 from optax_lrmult._recipes._named import Shape
 from optax_lrmult._rules import Pattern
+from optax_lrmult._values import shown
 
 Axes = int | tuple[int, ...]
 """An axis, or several of a kernel whose inputs or outputs have several."""
@@ -44,7 +45,7 @@ class Fans:
         if axes is not None and not isinstance(axes, Mapping):
             raise TypeError(
                 "axes must be a mapping {pattern: (fan_in, fan_out)}, not "
-                f"{axes!r} ({type(axes).__name__})."
+                f"{shown(axes)} ({type(axes).__name__})."
             )
         _check_axes("fan_in", fan_in)
         _check_axes("fan_out", fan_out)
@@ -60,7 +61,7 @@ class Fans:
             if not any(matches(pattern, name) for name in names):
                 argument = "axes" if pattern in self.axes else "transposed"
                 raise ValueError(
-                    f"The pattern {pattern!r} of {argument} matches none of the "
+                    f"The pattern {shown(pattern)} of {argument} matches none of the "
                     f"{len(names)} parameters, the first of which are {names[:3]}."
                 )
 
@@ -69,16 +70,17 @@ class Fans:
         fan_in, fan_out = (_from_front(name, shape, a) for a in self._of(name, shape))
         if fan_in & fan_out:
             raise ValueError(
-                f"The parameter {name!r} of shape {shape} has an axis that is in its "
-                f"fan-in {sorted(fan_in)} and in its fan-out {sorted(fan_out)}."
+                f"The parameter {shown(name)} of shape {shape} has an axis that is in "
+                f"its fan-in {sorted(fan_in)} and in its fan-out {sorted(fan_out)}."
             )
         ratios = [n / base_n for n, base_n in zip(shape, base, strict=True)]
         for axis, ratio in enumerate(ratios):
             if ratio != 1.0 and axis not in fan_in | fan_out:
                 raise ValueError(
-                    f"The parameter {name!r} of shape {shape} has the shape {base} in "
-                    f"the base network, and its axis {axis} is neither in its fan-in "
-                    f"{sorted(fan_in)} nor in its fan-out {sorted(fan_out)}. {_HINT}"
+                    f"The parameter {shown(name)} of shape {shape} has the shape "
+                    f"{base} in the base network, and its axis {axis} is neither in "
+                    f"its fan-in {sorted(fan_in)} nor in its fan-out "
+                    f"{sorted(fan_out)}. {_HINT}"
                 )
         return Growth(*(math.prod(ratios[a] for a in fan) for fan in (fan_in, fan_out)))
 
@@ -98,7 +100,8 @@ def _from_front(name: str, shape: Shape, axes: Axes) -> set[int]:
     for axis in several:
         if not -len(shape) <= axis < len(shape):
             raise ValueError(
-                f"The parameter {name!r} of shape {shape} has no axis {axis}. {_HINT}"
+                f"The parameter {shown(name)} of shape {shape} has no axis {axis}. "
+                f"{_HINT}"
             )
     return {axis % len(shape) for axis in several}
 
@@ -106,8 +109,8 @@ def _from_front(name: str, shape: Shape, axes: Axes) -> set[int]:
 def _check_pair(pattern: Any, pair: Any) -> None:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(
-            f"axes must have a pair (fan_in, fan_out) for {pattern!r}, as in "
-            f"(0, (1, 2)), not {pair!r}."
+            f"axes must have a pair (fan_in, fan_out) for {shown(pattern)}, as in "
+            f"(0, (1, 2)), not {shown(pair)}."
         )
     for part in pair:
         _check_axes(f"axes[{pattern!r}]", part)
@@ -119,6 +122,6 @@ def _check_axes(owner: str, axes: Any) -> None:
         isinstance(axis, int) and not isinstance(axis, bool) for axis in several
     ):
         raise TypeError(
-            f"{owner} must be an axis (an int) or a tuple of axes, not {axes!r} "
+            f"{owner} must be an axis (an int) or a tuple of axes, not {shown(axes)} "
             f"({type(axes).__name__})."
         )

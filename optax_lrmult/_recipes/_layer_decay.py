@@ -114,7 +114,7 @@ def layer_decay(
         _fraction(freeze_below, "freeze_below"),
     )
     if norm not in get_args(Norm):
-        raise ValueError(f"norm must be one of {get_args(Norm)}, not {norm!r}.")
+        raise ValueError(f"norm must be one of {get_args(Norm)}, not {shown(norm)}.")
     shapes = shapes_of(params_or_names, param_labels)
     said = [*_said(stem, "stem"), *_said(head, "head")]
     stacks = _stacks(shapes, said, stacked, blocks)
@@ -185,7 +185,7 @@ def _stacks(
     numbered = find_stacks(left, blocks)
     free = [s for s in numbered if not any(_takes(rule, s) for rule, _ in said)]
     if not free and (blocks is not None or not scanned):
-        how = "" if blocks is None else f" by blocks={blocks!r}"
+        how = "" if blocks is None else f" by blocks={shown(blocks)}"
         raise ValueError(
             f"Found no numbered blocks{how} in the names {listed(left)}. Say where the "
             r"number stands, as in blocks=r'unit(\d+)', or which arrays hold all the "
@@ -231,10 +231,10 @@ def _said(patterns: Any, role: Role) -> list[_Said]:
 
 
 def _fraction(value: Any, owner: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{owner} must be a number, not {shown(value)}.")
-    fraction = float(value)
-    if not 0 <= fraction <= 1 or (fraction == 0 and owner == "decay"):
+    number: Any = value  # Real has no order for type checkers.
+    if not 0 <= number <= 1 or (number == 0 and owner == "decay"):
         allowed = "(0, 1]" if owner == "decay" else "[0, 1]"
-        raise ValueError(f"{owner} must be in {allowed}, not {value!r}.")
-    return fraction
+        raise ValueError(f"{owner} must be in {allowed}, not {shown(value)}.")
+    return float(number)

@@ -8,6 +8,7 @@ from optax_lrmult._recipes._arguments import Patterns, as_flag
 from optax_lrmult._recipes._fans import Axes, Fans, Growth
 from optax_lrmult._recipes._named import Shape, rules_by_name, shapes_by_name
 from optax_lrmult._rules import Pattern, Rules
+from optax_lrmult._values import shown
 
 
 def mup(
@@ -103,9 +104,9 @@ def _rate(growth: Growth, optimizer: str, readout: str) -> float:
 
 def _check_options(optimizer: str, readout: str) -> None:
     if optimizer not in ("adam", "sgd"):
-        raise ValueError(f"optimizer must be 'adam' or 'sgd', not {optimizer!r}.")
+        raise ValueError(f"optimizer must be 'adam' or 'sgd', not {shown(optimizer)}.")
     if readout not in ("scaled", "plain"):
-        raise ValueError(f"readout must be 'scaled' or 'plain', not {readout!r}.")
+        raise ValueError(f"readout must be 'scaled' or 'plain', not {shown(readout)}.")
 
 
 def _check_comparable(
@@ -115,12 +116,13 @@ def _check_comparable(
         if name not in shapes or name not in base_shapes:
             where = "base_params" if name in base_shapes else "params"
             raise ValueError(
-                f"The parameter {name!r} is in {where} only. The base network must "
-                "have the same parameters, in other widths."
+                f"The parameter {shown(name)} is in {where} only. The base network "
+                "must have the same parameters, in other widths."
             )
         shape, base = shapes[name], base_shapes[name]
         if len(shape) != len(base) or 0 in (*shape, *base):
             raise ValueError(
-                f"The parameter {name!r} has the shape {shape}, and {base} in the base "
-                "network: they must have the same number of axes, none of length 0."
+                f"The parameter {shown(name)} has the shape {shape}, and {base} in the "
+                "base network: they must have the same number of axes, none of length "
+                "0."
             )

@@ -8,6 +8,7 @@ import jax
 
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import Rules
+from optax_lrmult._values import shown
 
 Shape = tuple[int, ...]
 
@@ -19,8 +20,8 @@ def shapes_by_name(params: PyTree, param_labels: ParamLabels) -> dict[str, Shape
     for name, leaf in zip(names, leaves, strict=True):
         if name in shapes:
             raise ValueError(
-                f"Two parameters have the name {name!r}. A recipe that reads shapes "
-                "writes rules for names, and needs distinct ones."
+                f"Two parameters have the name {shown(name)}. A recipe that reads "
+                "shapes writes rules for names, and needs distinct ones."
             )
         shapes[name] = _shape(name, leaf)
     return shapes
@@ -31,8 +32,8 @@ def _shape(name: str, leaf: Any) -> Shape:
         return ()
     if not hasattr(leaf, "shape"):
         raise TypeError(
-            f"The parameter {name!r} is of type {type(leaf).__name__}, which has no "
-            "shape. Pass arrays, or shapes from jax.eval_shape."
+            f"The parameter {shown(name)} is of type {type(leaf).__name__}, which has "
+            "no shape. Pass arrays, or shapes from jax.eval_shape."
         )
     return tuple(leaf.shape)
 

@@ -8,6 +8,7 @@ from optax_lrmult._recipes._blocks import Stack
 from optax_lrmult._recipes._exact import common_length
 from optax_lrmult._recipes._named import shapes_by_name
 from optax_lrmult._rules import Pattern, Rule
+from optax_lrmult._values import shown
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 """The shape of each parameter; `None` if only its name is known."""
@@ -31,7 +32,7 @@ def stacked_layers(
     if not isinstance(stacked or {}, Mapping):
         raise TypeError(
             "stacked must be a mapping from a pattern to the axis of the layers, as in "
-            f"{{'encoderblock': 0}}, not {stacked!r} ({type(stacked).__name__})."
+            f"{{'encoderblock': 0}}, not {shown(stacked)} ({type(stacked).__name__})."
         )
     left = dict(shapes)
     stacks = []
@@ -40,8 +41,8 @@ def stacked_layers(
         found = {n: left.pop(n) for n in shapes if n in left and rule.multiplier_of(n)}
         if not found:
             raise ValueError(
-                f"The pattern {rule} of stacked= matches none of the parameters, "
-                f"which are {listed(left)}."
+                f"The pattern {rule} of stacked= matches none of the parameters, which "
+                f"are {listed(left)}."
             )
         stacks.append(_stack(rule, axis, found))
     return stacks
@@ -49,15 +50,17 @@ def stacked_layers(
 
 def _stack(rule: Rule, axis: int, shapes: Shapes) -> Stack:
     if isinstance(axis, bool) or not isinstance(axis, int):
-        raise TypeError(f"The axis of {rule} in stacked= must be an int, not {axis!r}.")
+        raise TypeError(
+            f"The axis of {rule} in stacked= must be an int, not {shown(axis)}."
+        )
     lengths = {name: _length(name, shape, axis) for name, shape in shapes.items()}
     (first, length), *others = lengths.items()
     for name, other in others:
         if other != length:
             raise ValueError(
                 f"The pattern {rule} of stacked= takes parameters of different numbers "
-                f"of layers along axis {axis}: {first!r} has {length}, {name!r} has "
-                f"{other}. Write one pattern for each stack."
+                f"of layers along axis {axis}: {shown(first)} has {length}, "
+                f"{shown(name)} has {other}. Write one pattern for each stack."
             )
     paths = [tuple(name.split("/")[:-1]) for name in shapes]
     path = paths[0][: common_length(*paths)]
@@ -73,14 +76,14 @@ def _length(name: str, shape: tuple[int, ...] | None, axis: Any) -> int:
         )
     if not -len(shape) <= axis < len(shape):
         raise ValueError(
-            f"stacked= says that {name!r} holds its layers along axis {axis}, but its "
-            f"shape is {shape}."
+            f"stacked= says that {shown(name)} holds its layers along axis {axis}, but "
+            f"its shape is {shape}."
         )
     return shape[axis]
 
 
 def listed(names: Any) -> str:
     """The first few names, for an error's text."""
-    shown = [*map(repr, names)]
-    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
-    return (", ".join(shown[:4]) or "none") + more
+    texts = [*map(shown, names)]
+    more = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
+    return (", ".join(texts[:4]) or "none") + more

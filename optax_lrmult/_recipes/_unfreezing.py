@@ -16,6 +16,7 @@ from optax_lrmult._values import (
     as_multiplier,
     is_number,
     is_schedule,
+    shown,
 )
 
 
@@ -143,7 +144,7 @@ def _as_list(multipliers: Any) -> list[Any]:
     if unordered or not isinstance(multipliers, Iterable):
         raise TypeError(
             "multipliers must be a list, one for each group and the lowest first, or "
-            f"Rules, not {multipliers!r} ({type(multipliers).__name__})."
+            f"Rules, not {shown(multipliers)} ({type(multipliers).__name__})."
         )
     return list(multipliers)
 
@@ -151,7 +152,7 @@ def _as_list(multipliers: Any) -> list[Any]:
 def _looked_up(table: Mapping[Any, Any], pattern: Pattern) -> Any:
     if pattern not in table:
         raise ValueError(
-            f"multipliers has no rule with the pattern {pattern!r} of groups; it has "
-            f"{list(table)}."
+            f"multipliers has no rule with the pattern {shown(pattern)} of groups; it "
+            f"has {list(table)}."
         )
     return table[pattern]
