@@ -17,9 +17,10 @@ import jax
 
 from optax_lrmult._checkpoints import read_shapes
 from optax_lrmult._config import rules_from_config
-from optax_lrmult._diagnosis import dead_rules, explain_dead
+from optax_lrmult._diagnosis import dead_rules, explain_dead, few
 from optax_lrmult._preview import Preview, preview
 from optax_lrmult._rules import Rules
+from optax_lrmult._values import printable
 
 _PARAMS = "params"  # Where a TrainState and Linen's variables have the parameters.
 _LARGEST_CONFIG = 10_000_000  # Bytes.
@@ -65,11 +66,14 @@ def show_preview(
         return 2
     for text in dead:
         _say(text)
+    if dead and write is not None:
+        _say(f"{str(write)!r} is not written.")
     return 1 if dead else 0
 
 
 def _say(text: str) -> None:
-    print(f"optax_lrmult preview: {' '.join(text.split())}", file=sys.stderr)
+    line = printable(" ".join(text.split()))
+    print(f"optax_lrmult preview: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -115,8 +119,8 @@ def _read_arrays(path: Path, select: str | None, separator: str | None) -> Array
     for note in notes:
         _say(f"{str(path)!r}: {note}")
     if select is None and inside:
-        parts = ", ".join(dict.fromkeys(name.split("/")[0] for name in arrays))
-        _say(f"names are those in {_PARAMS!r}; --select '' takes all: {parts}")
+        parts = list(dict.fromkeys(name.split("/")[0] for name in arrays))
+        _say(f"names are those below {_PARAMS!r}; --select '' takes all: {few(parts)}")
     return inside or arrays
 
 
@@ -159,9 +163,12 @@ def _write(path: Path, text: str) -> None:
 def _show(shown: Preview, without: list[str]) -> None:
     """Prints the tables, and the notes that will not be printed as errors."""
     notes = tuple(note for note in shown.notes if note not in without)
+    if sys.stdout is None:  # A process may have none.
+        return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(dataclasses.replace(shown, notes=notes), flush=True)
+        dataclasses.replace(shown, notes=notes).show()
+        sys.stdout.flush()
     except BrokenPipeError:  # A reader such as `head` that has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

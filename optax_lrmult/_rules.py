@@ -5,7 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from optax_lrmult._values import Multiplier, as_multiplier, needs_step, shown
+from optax_lrmult._values import (
+    Multiplier,
+    as_multiplier,
+    needs_step,
+    printable,
+    shown,
+)
 
 Pattern = str | re.Pattern[str]
 NameFn = Callable[[str], Any]
@@ -49,7 +55,7 @@ class Rule:
     def __str__(self) -> str:
         """The pattern as it is written in Python: `'stem'`, `/block_.*/`, `rate`."""
         if isinstance(self.pattern, re.Pattern):
-            return f"/{self.pattern.pattern}/"
+            return f"/{printable(self.pattern.pattern)}/"
         return repr(self.pattern) if isinstance(self.pattern, str) else self.text
 
     @property

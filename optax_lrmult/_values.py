@@ -131,6 +131,13 @@ def _as_float(value: Any, owner: str) -> Any:
     return number
 
 
+def printable(text: str) -> str:
+    """The text with an escape for each character that a terminal would act on."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def shown(value: Any) -> str:
     """A value in an error's text: cut, since it may be a whole model."""
     text = repr(value)

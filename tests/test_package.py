@@ -40,7 +40,8 @@ FLOORS = [
     ["_decay", "_optimizers", "_keras"],
     ["_keras_config", "_keras_weights"],
     ["__init__"],
-    ["_demo"],
+    ["_checkpoints", "_demo"],
+    ["_command_line"],
     ["__main__"],
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

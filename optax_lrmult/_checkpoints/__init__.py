@@ -11,8 +11,8 @@ import numpy as np
 
 from optax_lrmult._checkpoints import _msgpack, _npz, _orbax, _safetensors
 from optax_lrmult._checkpoints._headers import Header, Keys
-
-_MOST_SHOWN = 3
+from optax_lrmult._diagnosis import few
+from optax_lrmult._values import printable
 
 
 class Shapes(NamedTuple):
@@ -53,7 +53,7 @@ def read_shapes(path: Path, separator: str | None = None) -> Shapes:
     arrays: dict[str, jax.ShapeDtypeStruct] = {}
     left_out = []
     for keys, header in _headers(path, separator):
-        name = _printable("/".join(keys))
+        name = printable("/".join(keys))
         struct = _struct(name, header)
         if struct is None:
             left_out.append(f"{name} ({header.dtype})")
@@ -64,7 +64,7 @@ def read_shapes(path: Path, separator: str | None = None) -> Shapes:
     if not arrays:
         raise ValueError("it holds no array")
     if left_out:
-        notes.append(f"left out, no arrays of numbers: {_few(left_out)}")
+        notes.append(f"left out, no arrays of numbers: {few(left_out)}")
     return Shapes(arrays, notes)
 
 
@@ -119,15 +119,3 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     ):
         return tuple(shape)
     raise ValueError(f"the array {name!r} can't have the shape {shape!r}")
-
-
-def _printable(name: str) -> str:
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in name
-    )
-
-
-def _few(texts: list[str]) -> str:
-    shown = ", ".join(texts[:_MOST_SHOWN])
-    more = len(texts) - _MOST_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
