@@ -422,7 +422,7 @@ class TestClaims:
                 return Path.mkdir, (tmp_path / "sprung",)
 
         path = tmp_path / "model.npz"
-        np.savez(path, trap=np.array([Trap()], object), w=np.ones(2), allow_pickle=True)
+        np.savez(path, trap=np.array([Trap()], object), w=np.ones(2))
         shapes = read_shapes(path)
         assert found(shapes) == {"w": ((2,), "float64")}
         assert not (tmp_path / "sprung").exists()
