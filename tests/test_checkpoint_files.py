@@ -150,6 +150,45 @@ class TestOrbaxFolders:
         assert shapes.notes == ["the latest step is 10"]
         assert read_shapes(tmp_path / "9").notes == []
 
+    def test_trees_in_folders_by_step(self, tmp_path: Path) -> None:
+        for step in ("step_9", "step_10"):
+            save_orbax(tmp_path / step, {step: jnp.ones(2)})
+        (tmp_path / "step_11.orbax-checkpoint-tmp").mkdir()
+        assert [*read_shapes(tmp_path).arrays] == ["step_10"]
+
+    def test_items_may_have_numbers(self, tmp_path: Path) -> None:
+        save = ocp.args.StandardSave
+        net_1, net_2 = ({"w": jnp.ones(size)} for size in (2, 3))
+        self.save(tmp_path, [1], net_1=save(net_1), net_2=save(net_2))
+        assert read_shapes(tmp_path).arrays.keys() == {"net_1/w", "net_2/w"}
+
+    def test_no_warning_of_orbax_is_passed_on(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.save(tmp_path, [1], default=ocp.args.StandardSave(PARAMS))
+        caplog.clear()
+        read_shapes(tmp_path)
+        assert [r.getMessage() for r in caplog.records if r.levelname != "INFO"] == []
+
+    def test_orbax_takes_no_device_but_the_cpu(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+
+        class Checkpointer:
+            def metadata(self, path: Path) -> Any:
+                seen.append(jax.config.jax_platforms)
+                return {"w": jax.ShapeDtypeStruct((2,), "float32")}
+
+        before = jax.config.jax_platforms
+        jax.config.update("jax_platforms", "cuda,cpu")
+        monkeypatch.setattr(ocp, "StandardCheckpointer", Checkpointer)
+        (tmp_path / "_METADATA").touch()
+        read_shapes(tmp_path)
+        after = jax.config.jax_platforms
+        jax.config.update("jax_platforms", before)
+        assert (seen, after) == (["cpu"], "cuda,cpu")
+
     def test_items_that_are_no_trees_do_not_matter(self, tmp_path: Path) -> None:
         meta, state = ocp.args.JsonSave({"a": 1}), ocp.args.StandardSave(PARAMS)
         self.save(tmp_path, [1], state=state, meta=meta)
@@ -359,19 +398,23 @@ class TestClaims:
             b"\x81\xa1a\xdd\xff\xff\xff\xff",  # a list of them
             b"\x81\xa1a\xc9\xff\xff\xff\xff\x01",  # an array of four gigabytes
             b"\x81\xa1a\xdb\xff\xff\xff\xff",  # a text of them
-            b"\x81\xa1a" * 300 + b"\x01",
+            b"\x81\xa1a" * 1000 + b"\x01",
             b"\x81\xa1a" * 100_000 + b"\x01",
             b"\x91" * 100_000,
+            b"\x91\x01",
+            b"\x01",
         ],
     )
     def test_msgpack_claims(self, content: bytes, tmp_path: Path) -> None:
         path = tmp_path / "model.msgpack"
         path.write_bytes(content)
-        if len(content) == 901:
-            assert [*read_shapes(path).arrays] == ["/".join("a" * 300)]
-        else:
-            with pytest.raises(ValueError, match=r"no whole msgpack file of Flax: ."):
-                read_shapes(path)
+        with pytest.raises(ValueError, match=r"no whole msgpack file of Flax: ."):
+            read_shapes(path)
+
+    def test_a_deep_tree_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.msgpack"
+        path.write_bytes(b"\x81\xa1a" * 300 + b"\x01")
+        assert [*read_shapes(path).arrays] == ["/".join("a" * 300)]
 
     @pytest.mark.parametrize(
         "array",
@@ -397,7 +440,9 @@ class TestClaims:
         with pytest.raises(ValueError, match=r"no whole msgpack|can't have"):
             read_shapes(path)
 
-    @pytest.mark.parametrize("dtype", ["O", "object", "f4,f4", "<U3", "V8", "no", 3])
+    @pytest.mark.parametrize(
+        "dtype", ["O", "object", "f4,f4", "<U3", "V8", "no", 3, "(2", "(9999999999,)f4"]
+    )
     def test_what_is_no_number_is_left_out_and_told(
         self, dtype: Any, tmp_path: Path
     ) -> None:
@@ -407,6 +452,43 @@ class TestClaims:
         shapes = read_shapes(path)
         assert found(shapes) == {"b": ((), "float64")}
         assert shapes.notes == [f"left out, no arrays of numbers: a (str), w ({dtype})"]
+
+    def test_numbers_of_python_and_numpy_are_scalars(self, tmp_path: Path) -> None:
+        save_msgpack(tmp_path / "a.msgpack", {"c": 1j, "n": np.float16(2), "b": True})
+        assert found(read_shapes(tmp_path / "a.msgpack")) == {
+            "c": ((), "complex128"),
+            "n": ((), "float16"),
+            "b": ((), "bool"),
+        }
+
+    def test_an_npy_file_of_named_fields_is_left_out(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.npz"
+        fields = np.zeros(2, [("\u4e2d", "f4")])
+        with pytest.warns(UserWarning, match="format 3.0"):
+            np.savez(path, fields=fields, w=np.ones(2))
+        shapes = read_shapes(path)
+        assert [*shapes.arrays] == ["w"]
+        assert shapes.notes == ["left out, no arrays of numbers: fields (fields)"]
+
+    def test_a_member_that_is_no_array_is_left_out(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "model.npz", "w") as archive:
+            archive.writestr("readme.txt", "hello")
+            with archive.open("w.npy", "w") as file:
+                np.lib.format.write_array(file, np.ones(2))
+        shapes = read_shapes(tmp_path / "model.npz")
+        assert [*shapes.arrays] == ["w"]
+        assert shapes.notes == [
+            "left out, no arrays of numbers: readme.txt (no .npy file)"
+        ]
+
+    def test_a_compression_that_python_does_not_have(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.npz"
+        np.savez(path, w=np.ones(2))
+        content = path.read_bytes()
+        method = content.index(b"PK\x01\x02") + 10
+        path.write_bytes(content[:method] + b"\x63" + content[method + 1 :])
+        with pytest.raises(ValueError, match=r"no whole npz file: .*compression"):
+            read_shapes(path)
 
     def test_arrays_in_chunks_are_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

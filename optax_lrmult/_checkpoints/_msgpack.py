@@ -47,8 +47,7 @@ def _mapped(fileno: int) -> mmap.mmap:
 def _header(unpacker: Any, data: bytes) -> Header:
     """An array is a triple of its shape, the name of its dtype, and its elements."""
     unpacker.feed(data[:_LONGEST_HEADER])
-    if unpacker.read_array_header() != 3:
-        raise ValueError("an array has three parts")
+    unpacker.read_array_header()
     shape, dtype, start = unpacker.unpack(), unpacker.unpack(), unpacker.tell()
     prefix = _PREFIX.get(data[start]) if start < len(data) else None
     if prefix is None:
