@@ -13,7 +13,7 @@ from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._scaling import at_step
 from optax_lrmult._values import Multiplier, PerLayer, as_scalar, is_number, is_schedule
 
-_NO_RULE = "(no rule)"
+NO_RULE = "(no rule)"
 
 
 def learning_rates(
@@ -69,6 +69,13 @@ def learning_rates(
     """
     rules = Rules(multipliers)
     assignments = assign(params, rules, param_labels=param_labels)
+    return rates_of_rules(rules, assignments, learning_rate, step)
+
+
+def rates_of_rules(
+    rules: Rules, assignments: Sequence[Assignment], learning_rate: Any, step: Any
+) -> dict[str, jax.Array]:
+    """What `learning_rates` returns, of an assignment that was made before."""
     if not is_schedule(learning_rate):
         learning_rate = as_scalar(learning_rate, "learning_rate")
     rate = at_step(learning_rate, step)
@@ -95,7 +102,7 @@ def _entries(
         elif rows:
             yield rule.text or str(rule), rule.multiplier
     if any(row.rule is None for row in assignments):
-        yield _NO_RULE, 1.0
+        yield NO_RULE, 1.0
 
 
 def _key_of_value(rule: Rule, row: Assignment) -> str:

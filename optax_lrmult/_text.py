@@ -70,7 +70,7 @@ def _aligned(section: Section, width: int | None, colour: bool) -> str:
 def _line(section: Section, cells: Sequence[str], widths: Sequence[int]) -> str:
     columns = zip(section.header, cells, section.alignment, widths, strict=True)
     return _GAP.join(
-        f"{(shortened if name == 'rule' else _cut)(cell, width):{how}{width}}"
+        f"{(shortened if name == 'rule' else cut)(cell, width):{how}{width}}"
         for name, cell, how, width in columns
     ).rstrip()
 
@@ -88,7 +88,7 @@ def _narrowed(header: Sequence[str], widths: Sequence[int], width: int) -> list[
     return result
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """The text without its middle: the first segment of a name, and its end."""
     if len(text) <= width:
         return text
