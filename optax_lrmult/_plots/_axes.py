@@ -17,6 +17,7 @@ _GREY = "#8a8a8a"
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _LONGEST_LABEL = 34
 _MOST_LABELS = 10
+_LEGEND_WIDTH = 75  # Characters, with 10 for the sample of each column.
 
 
 class Family(NamedTuple):
@@ -73,13 +74,13 @@ def add_legend(ax: "Axes", handles: Sequence[Any], labels: Sequence[str]) -> Non
     shown = [_shortened(label) for label in labels[:_MOST_LABELS]]
     if len(labels) > _MOST_LABELS:
         shown[-1] = f"... and {len(labels) - _MOST_LABELS + 1} more"
-    columns = 2 if max(map(len, shown), default=0) > 18 else 3
+    columns = _LEGEND_WIDTH // (max(map(len, shown), default=0) + 10)
     ax.legend(
         handles[: len(shown)],
         shown,
         loc="lower left",
         bbox_to_anchor=(0, 1.02),
-        ncols=min(columns, max(1, len(shown))),
+        ncols=max(1, min(columns, 3, len(shown))),
         frameon=False,
         borderaxespad=0,
         fontsize="small",
@@ -93,7 +94,7 @@ def written(text: str, width: int) -> str:
 
 def _shortened(label: str) -> str:
     """Without the syntax that `by_prefix` puts behind a prefix."""
-    text = written(label.replace("(?:/.*)?", "") or "''", _LONGEST_LABEL)
+    text = written(label.replace("(?:/.*)?", ""), _LONGEST_LABEL)
     return f" {text}" if text.startswith("_") else text  # Or matplotlib leaves it out.
 
 

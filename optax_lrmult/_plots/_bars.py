@@ -22,7 +22,7 @@ _TALLEST = 8.0  # Inches.
 _ENDLESS = 1e99
 _MOST_NAMES = 40
 _ROOM = 2.5  # Beside the shortest bar and behind the longest, as a factor.
-_LONGEST_NAME = 30
+_LONGEST_NAME = 24
 
 
 def plot_multipliers(

@@ -1,17 +1,17 @@
 """Parameters with the same multiplier as one bar, in the order of the network."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import natural_order
-from optax_lrmult._rates import NO_RULE
+from optax_lrmult._rates import NO_RULE, slices_of
 from optax_lrmult._recipes._blocks import find_stacks
 from optax_lrmult._recipes._roles import role_of, role_of_segment
-from optax_lrmult._values import Multiplier, PerLayer, is_number
+from optax_lrmult._values import Multiplier, is_number
 
-_MOST_BARS = 32
+_MOST_BARS = 24
 _FLOOR = {"stem": 0, None: 1, "norm": 2, "head": 3}
 
 
@@ -67,17 +67,9 @@ def _grouped(rows: Sequence[Assignment], shared: int, depth: int) -> list[Group]
     groups: dict[tuple, Group] = {}
     for row in rows:
         name = "/".join(row.name.split("/")[shared : shared + depth])
-        rule = row.rule.text if row.rule else NO_RULE
-        for index, multiplier in _slices(row.multiplier):
+        rule = (row.rule.text or str(row.rule)) if row.rule else NO_RULE
+        for index, multiplier in slices_of(row.multiplier):
             value = multiplier if is_number(multiplier) else id(multiplier)
             group = Group(f"{name}{index}", rule, multiplier)
             groups.setdefault((group.name, rule, value), group)
     return list(groups.values())
-
-
-def _slices(multiplier: Multiplier) -> Iterator[tuple[str, Multiplier]]:
-    if isinstance(multiplier, PerLayer) and isinstance(multiplier.values, tuple):
-        for index, value in enumerate(multiplier.values):
-            yield f"[{index}]", value
-    else:
-        yield "", multiplier

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import optax
 
-from optax_lrmult._multipliers import Assignment, assign
+from optax_lrmult._multipliers import assign
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._plots._axes import Family, add_legend, axes_or_new, families_of
-from optax_lrmult._rates import rates_of_rules
+from optax_lrmult._rates import entries_of
 from optax_lrmult._rules import Rules, RulesLike
+from optax_lrmult._scaling import at_step
 from optax_lrmult._values import as_scalar, is_schedule, is_static
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_SAMPLES = 200
 _ROOM_BELOW = 20.0  # The smallest of the peaks, over the end of the axis.
 _HEIGHT = 3.8
-_THICKEST, _THINNEST = 3.4, 1.4  # Lines that coincide all show.
+_THICKEST, _THINNEST = 3.4, 1.4
 
 
 def plot_schedule(
@@ -71,24 +72,21 @@ def plot_schedule(
     """
     _check(learning_rate, steps)
     rules = Rules(multipliers)
-    rows = assign(params, rules, param_labels=param_labels)
-    known = [row for row in rows if is_static(row.multiplier)]
+    entries = entries_of(rules, assign(params, rules, param_labels=param_labels))
     samples = np.unique(np.linspace(0, steps - 1, _MOST_SAMPLES).astype(int))
-    with jax.ensure_compile_time_eval():
-        at = [rates_of_rules(rules, known, learning_rate, int(s)) for s in samples]
-        rates = {key: np.array([float(row[key]) for row in at]) for key in at[0]}
+    rate = _over_training(learning_rate, samples)
+    rates: dict[str, dict[str, np.ndarray]] = {}
+    for key, rule, multiplier in entries:
+        rates.setdefault(rule, {})[key] = _over_training(multiplier, samples) * rate
     ax = axes_or_new(ax, _HEIGHT)
     families = families_of(rates)
-    widths = np.linspace(_THICKEST, _THINNEST, len(families))
-    handles = [
-        _draw(ax, samples, rates, family, index, width)
-        for index, (family, width) in enumerate(zip(families, widths, strict=True))
-    ]
-    labels = [_label(family, rates) for family in families]
-    for text in _traced(rows):
-        handles += ax.plot([], [], color="none", label=text)
-        labels.append(f"{text} (traced)")
-    _finish(ax, samples, rates)
+    handles, labels = [], []
+    for index, family in enumerate(families):
+        curves = {k: r for rule in family.members for k, r in rates[rule].items()}
+        style = _style(family, index / max(1, len(families) - 1), len(samples))
+        handles.append(_draw(ax, samples, curves, 0.015 + 0.02 * index, style))
+        labels.append(family.label + _remark(list(curves.values())))
+    _finish(ax, samples, [r for curves in rates.values() for r in curves.values()])
     add_legend(ax, handles, labels)
     return ax
 
@@ -109,65 +107,63 @@ def _check(learning_rate: Any, steps: Any) -> None:
         )
 
 
-def _traced(rows: Sequence[Assignment]) -> list[str]:
-    texts = [r.rule.text for r in rows if r.rule and not is_static(r.multiplier)]
-    return list(dict.fromkeys(texts))
+def _over_training(value: Any, steps: np.ndarray) -> np.ndarray:
+    """A number or a schedule at each of the steps; NaN for a traced scalar."""
+    if not is_schedule(value):
+        return np.full(len(steps), float(value) if is_static(value) else np.nan)
+    with jax.ensure_compile_time_eval():
+        return np.array([float(at_step(value, int(step))) for step in steps])
+
+
+def _style(family: Family, progress: float, samples: int) -> dict[str, Any]:
+    """The first families are thicker, so that lines that coincide all show."""
+    return {
+        "color": family.colour,
+        "linewidth": _THICKEST + progress * (_THINNEST - _THICKEST),
+        "marker": "o" if samples == 1 else "",
+    }
 
 
 def _draw(
     ax: "Axes",
     steps: np.ndarray,
-    rates: Mapping[str, np.ndarray],
-    family: Family,
-    index: int,
-    width: float,
+    curves: Mapping[str, np.ndarray],
+    bottom: float,
+    style: Mapping[str, Any],
 ) -> "Line2D":
-    """The lines of a family, and the last of them."""
+    """The lines of a family, the later the stronger; returns the last one."""
     lines = []
-    for member, key in enumerate(family.members, 1):
-        style = {
-            "label": key,
-            "color": family.colour,
-            "linewidth": width,
-            "alpha": 0.35 + 0.65 * member / len(family.members),
-            "marker": "o" if len(steps) == 1 else "",
-        }
-        lines += _lines(ax, steps, rates[key], index, style)
+    for number, (key, rates) in enumerate(curves.items(), 1):
+        strength = 0.35 + 0.65 * number / len(curves)
+        own_style = {**style, "label": key, "alpha": strength}
+        if not rates.any():
+            across = ax.get_xaxis_transform()
+            level = np.full(len(steps), bottom)
+            lines += ax.plot(steps, level, ":", transform=across, **own_style)
+        if (rates < 0).any():
+            size = np.where(rates > 0, np.nan, -rates)
+            lines += ax.plot(steps, size, "--", **own_style)
+        if (rates > 0).any() or np.isnan(rates).all():
+            lines += ax.plot(steps, np.where(rates < 0, np.nan, rates), **own_style)
     return lines[-1]
 
 
-def _lines(
-    ax: "Axes",
-    steps: np.ndarray,
-    rates: np.ndarray,
-    index: int,
-    style: dict[str, Any],
-) -> list["Line2D"]:
-    if not rates.any():
-        level = np.full(len(steps), 0.015 + 0.02 * index)
-        bottom = ax.get_xaxis_transform()
-        return ax.plot(steps, level, linestyle=":", transform=bottom, **style)
-    lines = []
-    if (rates > 0).any():
-        lines += ax.plot(steps, np.where(rates < 0, np.nan, rates), **style)
-    if (rates < 0).any():
-        size = np.where(rates > 0, np.nan, -rates)
-        lines += ax.plot(steps, size, linestyle="--", **style)
-    return lines
+def _remark(curves: Sequence[np.ndarray]) -> str:
+    """What the legend says behind a name."""
+    if np.isnan(curves).all():
+        return " (traced)"
+    if not np.any(curves):
+        return " (0)"
+    return " (negative)" if np.nanmin(curves) < 0 else ""
 
 
-def _label(family: Family, rates: Mapping[str, np.ndarray]) -> str:
-    values = [rates[key] for key in family.members]
-    if not np.any(values):
-        return f"{family.label} (0)"
-    return f"{family.label} (negative)" if np.min(values) < 0 else family.label
-
-
-def _finish(ax: "Axes", steps: np.ndarray, rates: Mapping[str, np.ndarray]) -> None:
-    peaks = [np.abs(series).max() for series in rates.values() if series.any()]
+def _finish(ax: "Axes", steps: np.ndarray, curves: Sequence[np.ndarray]) -> None:
+    sizes = [float(abs(r[np.isfinite(r)]).max(initial=0)) for r in curves]
+    peaks = [size for size in sizes if size > 0]
     ax.set_yscale("log", nonpositive="clip")
     ax.set_ylim(min(peaks, default=1.0) / _ROOM_BELOW, max(peaks, default=1.0) * 2)
-    ax.set_xlim(0, max(steps[-1], 1))
+    ax.margins(x=0 if len(steps) > 1 else None)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("step")
     ax.set_ylabel("effective learning rate")
     ax.grid(axis="y", alpha=0.3)
