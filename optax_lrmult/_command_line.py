@@ -149,7 +149,7 @@ def _write(path: Path, text: str) -> None:
     with _about(path):
         if path.suffix.lower() != ".csv":
             raise ValueError("the name of a file to write ends in .csv")
-        target = path.resolve()
+        target = Path(os.path.realpath(path))
         draft = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             draft.write_text(text, encoding="utf-8", newline="")

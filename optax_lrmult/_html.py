@@ -40,21 +40,25 @@ _STYLE = f"""\
 @media (prefers-color-scheme:dark){{.optax-lrmult{{{_variables(_DARK)}}}}}
 {_below(_LIGHT_THEMES)}{{{_variables(_LIGHT)}}}
 {_below(_DARK_THEMES)}{{{_variables(_DARK)}}}
-.optax-lrmult div{{max-height:32em;overflow:auto}}
-.optax-lrmult table{{border-collapse:collapse;margin:0 0 1em;color:inherit}}
-.optax-lrmult :is(th,td){{padding:.2em 1.2em .2em 0;text-align:left;white-space:nowrap;\
-border:0;background:none;color:inherit}}
+.optax-lrmult div{{overflow:auto;margin-bottom:1em}}
+.optax-lrmult div:first-of-type{{max-height:36em}}
+.optax-lrmult table{{border-collapse:collapse;font:inherit;margin:0}}
+.optax-lrmult tr{{background:none}}
+.optax-lrmult :is(th,td){{padding:.2em 1.4em .2em 0;text-align:left;\
+white-space:nowrap;border:0;color:inherit}}
 .optax-lrmult th{{border-bottom:1px solid;font-weight:600}}
-.optax-lrmult .right{{text-align:right;font-variant-numeric:tabular-nums}}
-.optax-lrmult :is(td:first-child,code){{font-family:ui-monospace,monospace}}
-.optax-lrmult .sum td{{border-top:1px solid;opacity:.8}}
-.optax-lrmult p{{margin:.3em 0;color:var(--faster)}}"""
+.optax-lrmult td{{font-family:ui-monospace,Menlo,Consolas,monospace}}
+.optax-lrmult td.rule{{max-width:28ch;overflow:hidden;text-overflow:ellipsis}}
+.optax-lrmult .right{{text-align:right}}
+.optax-lrmult .sum td{{opacity:.7}}
+.optax-lrmult p{{margin:.4em 0;color:var(--faster)}}"""
 
 
 def as_html(sections: Sequence[Section], notes: Sequence[str]) -> str:
     """A table for each section, and a paragraph for each note."""
     colours = "\n".join(
-        f".optax-lrmult .{tone} td{{color:var(--{tone})}}" for tone in _TONES
+        f".optax-lrmult .{tone} :is(td:first-child,.multiplier){{color:var(--{tone})}}"
+        for tone in _TONES
     )
     tables = "".join(map(_table, sections))
     paragraphs = "".join(f"<p>note: {escape(note)}</p>" for note in notes)
@@ -63,20 +67,18 @@ def as_html(sections: Sequence[Section], notes: Sequence[str]) -> str:
 
 
 def _table(section: Section) -> str:
-    header = _cells("th", section.header, section.alignment)
-    rows = "".join(_row(row, section.alignment) for row in section.rows)
-    head = f"<thead><tr>{header}</tr></thead>"
+    head = f"<thead><tr>{_cells('th', section, section.header)}</tr></thead>"
+    rows = "".join(_row(section, row) for row in section.rows)
     return f"<div><table>{head}<tbody>{rows}</tbody></table></div>"
 
 
-def _row(row: Row, alignment: str) -> str:
-    return f'<tr class="{row.tone or "sum"}">{_cells("td", row.cells, alignment)}</tr>'
+def _row(section: Section, row: Row) -> str:
+    return f'<tr class="{row.tone or "sum"}">{_cells("td", section, row.cells)}</tr>'
 
 
-def _cells(tag: str, cells: Sequence[str], alignment: str) -> str:
+def _cells(tag: str, section: Section, cells: Sequence[str]) -> str:
+    columns = zip(section.header, section.alignment, cells, strict=True)
     return "".join(
-        f'<{tag} class="right">{escape(cell)}</{tag}>'
-        if how == ">"
-        else f"<{tag}>{escape(cell)}</{tag}>"
-        for cell, how in zip(cells, alignment, strict=True)
+        f'<{tag} class="{name}{" right" if how == ">" else ""}">{escape(cell)}</{tag}>'
+        for name, how, cell in columns
     )

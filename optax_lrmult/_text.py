@@ -8,8 +8,7 @@ from typing import TextIO
 from optax_lrmult._rows import Section, Tone, shortened
 
 _GAP = "  "
-_NARROWEST = 16
-_GIVING_WAY = ("rule", "name", "multiplier")
+_NARROWEST = {"rule": 16, "name": 16, "multiplier": 24}  # In the order of giving way.
 _COLOURS: dict[Tone, str] = {
     "frozen": "2",  # Faint: it stands still.
     "slower": "36",
@@ -70,7 +69,7 @@ def _aligned(section: Section, width: int | None, colour: bool) -> str:
 def _line(section: Section, cells: Sequence[str], widths: Sequence[int]) -> str:
     columns = zip(section.header, cells, section.alignment, widths, strict=True)
     return _GAP.join(
-        f"{(shortened if name == 'rule' else _cut)(cell, width):{how}{width}}"
+        f"{(shortened if name == 'rule' else cut)(cell, width):{how}{width}}"
         for name, cell, how, width in columns
     ).rstrip()
 
@@ -79,16 +78,16 @@ def _narrowed(header: Sequence[str], widths: Sequence[int], width: int) -> list[
     """Widths that fit, or nearly: the rule gives way first, the multiplier last."""
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     result = list(widths)
-    for name in _GIVING_WAY:
+    for name, narrowest in _NARROWEST.items():
         if name in header:
             column = header.index(name)
-            cut = min(max(excess, 0), max(0, result[column] - _NARROWEST))
-            result[column] -= cut
-            excess -= cut
+            less = min(max(excess, 0), max(0, result[column] - narrowest))
+            result[column] -= less
+            excess -= less
     return result
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """The text without its middle: the first segment of a name, and its end."""
     if len(text) <= width:
         return text

@@ -58,7 +58,7 @@ def _metadata(tree: Path) -> Any:
     checkpoint = needed("orbax.checkpoint", "orbax-checkpoint")
     try:
         with _quietly():
-            found = checkpoint.StandardCheckpointer().metadata(tree.resolve())
+            found = checkpoint.StandardCheckpointer().metadata(tree.absolute())
     except Exception as error:  # Orbax and TensorStore raise what they like.
         raise ValueError(f"no whole Orbax checkpoint: {error}") from None
     found = getattr(found, "item_metadata", found)
