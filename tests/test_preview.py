@@ -204,7 +204,7 @@ def test_a_line_is_as_wide_as_asked_or_as_narrow_as_can_be_read() -> None:
 def test_a_bare_array_and_a_name_without_segments_are_cut_too() -> None:
     text = olm.preview(shapes(**{"x" * 100: (2,)}), None).to_text(60)
     assert re.search(r"^x{16}\.\.\.x{16}  ", text, re.MULTILINE)
-    assert "        ()     -" in str(olm.preview(1.0, None))
+    assert "\n      ()     -  " in str(olm.preview(1.0, None))
 
 
 class TestColour:
