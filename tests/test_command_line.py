@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import optax_lrmult as olm
-from optax_lrmult import _command_line
+from optax_lrmult import _command_line, _demo
 from optax_lrmult.__main__ import main
 
 jax.devices()  # The command would restrict JAX to the CPU if nothing is decided yet.
@@ -304,6 +304,29 @@ class TestFilesThatAreNone:
             main(words)
         assert stop.value.code == 2
         assert "usage: python -m optax_lrmult" in capsys.readouterr().err
+
+
+class TestDemo:
+    def test_its_options_reach_it(
+        self, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs = []
+
+        def noted(*words: Any, **options: Any) -> int:
+            runs.append((*words, options))
+            return 1
+
+        monkeypatch.setattr(_demo, "run", noted)
+        assert main(["demo"]) == 1
+        assert main(["demo", "--output", "a.png", "--seeds", "2", "--steps", "3"]) == 1
+        assert runs == [
+            ("optax_lrmult_demo.png", {"seeds": 5, "steps": 60}),
+            ("a.png", {"seeds": 2, "steps": 3}),
+        ]
+
+    def test_what_it_refuses_is_one_line(self, capsys: Any) -> None:
+        assert main(["demo", "--seeds", "0"]) == 1
+        assert capsys.readouterr().err.startswith("optax_lrmult demo: seeds and steps")
 
 
 class TestProcess:

@@ -16,9 +16,8 @@ _HEADER_READERS = {
 }
 _DAMAGE = (
     EOFError,
-    NotImplementedError,  # a compression that Python does not have
     OSError,  # an offset that is none
-    RuntimeError,  # an encrypted member
+    RuntimeError,  # an encrypted member, or a compression that Python does not have
     ValueError,
     zipfile.BadZipFile,
     zlib.error,
