@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from optax_lrmult._diagnosis import describe
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import natural_order
-from optax_lrmult._values import Multiplier, PerLayer, printable, shown
+from optax_lrmult._values import Multiplier, PerLayer, as_cell, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,12 @@ class AssignmentDiff:
 
     def __str__(self) -> str:
         """One line for each parameter: `+` added, `-` removed, `~` changed."""
-        lines = [
-            f"+ {printable(row.name)}: {_listed(_texts(row))}" for row in self.added
-        ]
+        lines = [f"+ {as_cell(row.name)}: {_listed(_texts(row))}" for row in self.added]
         lines += [
-            f"- {printable(row.name)}: {_listed(_texts(row))}" for row in self.removed
+            f"- {as_cell(row.name)}: {_listed(_texts(row))}" for row in self.removed
         ]
         for before, after in self.changed:
-            lines.append(
-                f"~ {printable(after.name)}: {_listed(_changes(before, after))}"
-            )
+            lines.append(f"~ {as_cell(after.name)}: {_listed(_changes(before, after))}")
         return "\n".join(lines) or "no change"
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ def explain_dead(dead: Sequence[Rule], assignments: Sequence[Any]) -> list[str]:
     texts = [_explain_dead(rule, names) for rule in dead[:_MOST_EXPLAINED]]
     rest = [str(rule) for rule in dead[_MOST_EXPLAINED:]]
     if rest:
-        texts.append(f"{len(rest)} more match nothing: {_few(rest)}.")
+        texts.append(f"{len(rest)} more match nothing: {few(rest)}.")
     return texts
 
 
@@ -173,10 +173,11 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return _few([shown(name) for name in names])
+    return few([shown(name) for name in names])
 
 
-def _few(texts: Sequence[str]) -> str:
+def few(texts: Sequence[str]) -> str:
+    """The first three texts, and how many more there are."""
     shown = ", ".join(texts[:_MOST_SHOWN])
     more = len(texts) - _MOST_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -12,6 +12,7 @@ from optax_lrmult._values import (
     check_takes_one,
     is_schedule,
     needs_step,
+    printable,
     shortened,
     shown,
 )
@@ -60,7 +61,7 @@ class Rule:
     def __str__(self) -> str:
         """The pattern, shortened: `'stem'`, `/block_.*/`, or `rate` for a function."""
         if isinstance(self.pattern, re.Pattern):
-            return f"/{shortened(self.pattern.pattern)}/"
+            return f"/{printable(shortened(self.pattern.pattern))}/"
         return (
             shown(self.pattern)
             if isinstance(self.pattern, str)

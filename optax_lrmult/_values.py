@@ -192,9 +192,16 @@ def shortened(text: str) -> str:
     return f"{text[:half]}...{text[-half:]}"
 
 
-def printable(name: str) -> str:
-    """A name as it stands in a table: escaped where it would break the line."""
-    return shortened(name if name.isprintable() else repr(name)[1:-1])
+def printable(text: str) -> str:
+    """The text with an escape for each character that a terminal would act on."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def as_cell(name: str) -> str:
+    """A name as it stands in a table: on one line, and not too long."""
+    return shortened(printable(name))
 
 
 def is_number(multiplier: Multiplier) -> TypeGuard[float]:
