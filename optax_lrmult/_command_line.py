@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _about(path: Path) -> Iterator[None]:
+def _about(path: Path) -> Generator[None]:
     """Errors that begin with the file they are about."""
     try:
         yield

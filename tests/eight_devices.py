@@ -13,7 +13,7 @@ import pkgutil
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -211,7 +211,7 @@ def trained(name: str, steps: int) -> Any:
 
 
 @contextlib.contextmanager
-def counted_compilations() -> Iterator[list[str]]:
+def counted_compilations() -> Generator[list[str]]:
     """The names of the compilations that happen inside."""
     found: list[str] = []
     is_on = True

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def launched(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def launched(command: list[str], log: Path) -> Generator[subprocess.Popen[bytes]]:
     """A process that is gone afterwards, whatever happens."""
     with log.open("wb") as out, log.with_suffix(".err").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment())

@@ -1,5 +1,7 @@
 """Names that count up share a row, and nothing hides behind another."""
 
+from typing import Any
+
 import jax
 import pytest
 
@@ -7,17 +9,17 @@ import optax_lrmult as olm
 from optax_lrmult._folding import folded_text
 
 
-def names(params: dict, table: object, **options: bool) -> list[str]:
+def names(params: dict[str, Any], table: object, **options: bool) -> list[str]:
     """The first table of the preview, its columns joined by single spaces."""
     lines = str(olm.preview(params, table, **options)).split("\n\n")[0].splitlines()
     return [" ".join(line.split()).replace(" (2,)", "") for line in lines[1:]]
 
 
-def flat(*texts: str, shape: tuple[int, ...] = (2,)) -> dict:
+def flat(*texts: str, shape: tuple[int, ...] = (2,)) -> dict[str, Any]:
     return {text: jax.ShapeDtypeStruct(shape, "float32") for text in texts}
 
 
-def blocks(count: int, *inner: str) -> dict:
+def blocks(count: int, *inner: str) -> dict[str, Any]:
     return {f"block_{i}": flat(*(inner or ("w",))) for i in range(count)}
 
 

@@ -8,6 +8,7 @@ import pty
 import re
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -351,7 +352,7 @@ class Page(HTMLParser):
         self.open, self.tags, self.rows = [], [], []
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list) -> None:
+    def handle_starttag(self, tag: str, attrs: list[Any]) -> None:
         self.open.append(tag)
         self.tags.append((tag, dict(attrs).get("class")))
         if tag == "tr":

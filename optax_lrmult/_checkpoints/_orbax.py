@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def _metadata(tree: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     """On the CPU, and without warnings of metadata that not every checkpoint has."""
     logger = logging.getLogger("absl")
     level, platforms = logger.level, jax.config.jax_platforms

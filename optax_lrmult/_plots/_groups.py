@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import natural_order
@@ -64,7 +64,7 @@ def _floor(name: str, shared: int, stacked: set[str]) -> int:
 
 
 def _grouped(rows: Sequence[Assignment], shared: int, depth: int) -> list[Group]:
-    groups: dict[tuple, Group] = {}
+    groups: dict[tuple[Any, ...], Group] = {}
     for row in rows:
         name = "/".join(row.name.split("/")[shared : shared + depth])
         rule = (row.rule.text or str(row.rule)) if row.rule else NO_RULE

@@ -135,7 +135,7 @@ def _draw(
     lines = []
     for number, (key, rates) in enumerate(curves.items(), 1):
         strength = 0.35 + 0.65 * number / len(curves)
-        own_style = {**style, "label": key, "alpha": strength}
+        own_style: dict[str, Any] = {**style, "label": key, "alpha": strength}
         if not rates.any():
             across = ax.get_xaxis_transform()
             level = np.full(len(steps), bottom)
