@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .trees import PyTree, nbytes, parameters
+from .trees import PyTree, nbytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +84,31 @@ def compiled_step(
     )
 
 
-def median_cost(
-    make: Callable[[], optax.GradientTransformation], tree: PyTree, repeats: int
-) -> Cost:
-    """Counts, and the medians of times over fresh optimizers."""
-    costs = [compiled_step(make(), tree)[1] for _ in range(repeats)]
+def compiled_steps(
+    makes: Mapping[str, Callable[[PyTree], Any]], tree: PyTree, repeats: int
+) -> dict[str, tuple[Any, Cost]]:
+    """Each optimizer's compiled step, its counts, and the medians of its times."""
+    make = next(iter(makes.values()))
+    compiled_step(make(tree), tree)  # What only a first time costs.
+    found: dict[str, list[tuple[Any, Cost]]] = {name: [] for name in makes}
+    for _ in range(repeats):
+        for name, make in makes.items():
+            found[name].append(compiled_step(make(tree), tree))
+    return {
+        name: (each[0][0], _with_medians([cost for _, cost in each]))
+        for name, each in found.items()
+    }
+
+
+def _with_medians(costs: list[Cost]) -> Cost:
     times = ("trace", "lower", "compile")
     medians = {t: statistics.median(getattr(cost, t) for cost in costs) for t in times}
     return dataclasses.replace(costs[0], **medians)
 
 
-def interleaved(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
+def interleaved(
+    steps: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[float]]:
     """Seconds of each step in each round; all in turn, so that drift hits all alike."""
     for step in steps.values():
         step()
@@ -135,12 +149,3 @@ def running(compiled: Any, params: PyTree, state: Any, gradients: PyTree) -> Any
         params, state = jax.block_until_ready(compiled(params, state, gradients))
 
     return step
-
-
-def floor_seconds(copying: float, copied: int, tree: PyTree, floats: int) -> float:
-    """The time to move so many floats for each parameter, at the speed of a copy.
-
-    Adam reads gradient, parameter and two moments, and writes all but the first: 7.
-    """
-    bandwidth = 2 * 4 * copied / copying
-    return 4 * floats * parameters(tree) / bandwidth
