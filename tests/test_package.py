@@ -23,17 +23,18 @@ AssignmentDiff assignment_diff learning_rates
 scale_by_name_multiplier with_name_multipliers
 ScaleByNameMultiplierState set_multipliers
 trainable add_decayed_weights_by_name constrain_by_name max_norm non_negative unit_norm
+packed unpacked_state
 effective_multipliers
 adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_weights
 """.split()
 # Imports go down only, from a later floor to an earlier one.
 FLOORS = [
     ["_names", "_values"],
-    ["_rules"],
+    ["_rules", "_layout"],
     ["_patterns", "_diagnosis", "_matching", "_recipes"],
     ["_config", "_multipliers"],
     ["_scaling", "_preview", "_masks", "_constraints", "_comparison", "_converters"],
-    ["_injection", "_rates"],
+    ["_injection", "_rates", "_packed"],
     ["_table"],
     ["_transform", "_adam", "_effective"],
     ["_decay", "_optimizers", "_keras"],
