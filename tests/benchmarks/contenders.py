@@ -1,5 +1,7 @@
 """The ways to give parameters different learning rates, each as an optimizer."""
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +85,14 @@ def frozen(share: float) -> Make:
     return make
 
 
+def packed(groups: int, amsgrad: bool = False) -> Make:
+    """Ours around an optimizer whose small leaves share buffers."""
+    core = optax.amsgrad if amsgrad else optax.adam
+    return lambda tree: olm.with_name_multipliers(
+        olm.packed(core(RATE)), multipliers(groups), param_labels=labels(tree, groups)
+    )
+
+
 def multi_transform(groups: int, make: Any = optax.adam) -> Make:
     transforms = {name: make(RATE * m) for name, m in multipliers(groups).items()}
     return lambda tree: optax.multi_transform(transforms, labels(tree, groups))
@@ -105,10 +115,9 @@ def masked_chain(groups: int) -> Make:
 
 def torch_step(tree: PyTree, groups: int) -> Callable[[], Any] | None:
     """PyTorch's fused Adam with parameter groups, if PyTorch is there."""
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         return None
+    torch = importlib.import_module("torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rates = multipliers(groups)
     of_group: dict[str, list[Any]] = {name: [] for name in rates}

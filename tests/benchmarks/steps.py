@@ -69,6 +69,7 @@ def everything() -> dict[str, Make]:
         "static 50": contenders.static(50),
         "scheduled 14": contenders.scheduled(14),
         "injected 14": contenders.injected(14),
+        "packed 14": contenders.packed(14),
         "mask_frozen 3/4": contenders.frozen(0.75),
         "mask_frozen 9/10": contenders.frozen(0.9),
         **{f"multi_transform {n}": contenders.multi_transform(n) for n in many},
@@ -80,6 +81,7 @@ def few(groups: int) -> dict[str, Make]:
     return {
         "plain": contenders.plain,
         f"static {groups}": contenders.static(groups),
+        f"packed {groups}": contenders.packed(groups),
         "mask_frozen 9/10": contenders.frozen(0.9),
         f"multi_transform {groups}": contenders.multi_transform(groups),
     }

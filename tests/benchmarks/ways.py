@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import optax_lrmult as olm
+
 from . import contenders, trees
 from .contenders import RATE, Make
 from .steps import QUICK, Row, compared
@@ -64,5 +66,6 @@ WAYS: dict[str, Make] = {
     "a jitted function of a leaf": by_leaf(textbook),
     "one scalar for a leaf": by_leaf(one_scalar),
     "first moment in bfloat16": lambda tree: optax.adam(RATE, mu_dtype=jnp.bfloat16),
+    "packed": lambda tree: olm.packed(optax.adam(RATE)),
     "optax.flatten": lambda tree: optax.flatten(optax.adam(RATE)),
 }
