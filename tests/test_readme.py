@@ -44,8 +44,8 @@ def test_block_runs(index: int, namespace: dict[str, Any]) -> None:
         exec(text, namespace)
 
 
-# `test_demo.py` runs the first's command, `test_benchmarks.py` the second on tiny sizes,
-# and `.ci/run` the third as it stands here.
+# `test_demo.py` runs the first's command, `test_benchmarks.py` the second, on tiny
+# sizes, and `.ci/run` the third as it stands here.
 COMMANDS = [
     "pip install '.[demo]' && python -m optax_lrmult demo",
     "python -m tests.benchmarks",
