@@ -13,7 +13,7 @@ from .steps import Row
 
 
 def names(is_quick: bool) -> list[Row]:
-    """Seconds of one assignment, by kind of pattern: the best of several."""
+    """Processor seconds of one assignment, by kind of pattern: the best of several."""
     sizes = [(100, 10)] if is_quick else [(10_000, 100), (100_000, 1000)]
     return [assignment(leaves, rules) for leaves, rules in sizes]
 
