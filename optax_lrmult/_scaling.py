@@ -10,7 +10,13 @@ import numpy as np
 from optax_lrmult._hyperparameters import check_is_real_scalar
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import PyTree
-from optax_lrmult._values import Multiplier, PerLayer, is_number, is_schedule
+from optax_lrmult._values import (
+    Multiplier,
+    PerLayer,
+    is_number,
+    is_schedule,
+    needs_step,
+)
 
 
 def scale_by_assignment(
@@ -40,7 +46,7 @@ def _scaled(update: Any, multiplier: Multiplier, factor: Any) -> Any:
         shape = [1] * jnp.ndim(update)
         shape[multiplier.axis] = -1
         factor = factor.reshape(shape)
-    times = jnp.multiply if is_number(multiplier) else _times_unless_zero
+    times = jnp.multiply if is_number(multiplier) else _jitted_times_unless_zero
     return _product(times, factor, jnp.asarray(update))
 
 
@@ -67,28 +73,39 @@ def _times_unless_zero_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return _times_unless_zero(factor, update), tangent
 
 
+# One trace for a shape instead of one for a leaf.
+_jitted_times_unless_zero = jax.jit(_times_unless_zero)
+
+
 def _factors(multipliers: Sequence[Multiplier], step: Any) -> list[Any]:
-    """The multipliers as arrays, each distinct one made once."""
+    """The multipliers as arrays, each distinct one made once.
+
+    Numbers and schedules stand behind a barrier. A constant that is baked in makes the
+    kernel of every leaf a different one, and compilation several times as long; behind
+    the barrier XLA does not see it, and leaves share kernels.
+    """
     constants = _shared_constants(multipliers)
     made: dict[int, Any] = {}
     for multiplier in multipliers:
         if id(multiplier) not in made and not is_number(multiplier):
-            made[id(multiplier)] = at_step(multiplier, step)
+            value = at_step(multiplier, step)
+            is_scheduled = needs_step(multiplier)
+            made[id(multiplier)] = _hidden(value, step) if is_scheduled else value
     return [constants.get(m) if is_number(m) else made[id(m)] for m in multipliers]
 
 
 def _shared_constants(multipliers: Sequence[Multiplier]) -> dict[float, jax.Array]:
-    """Static multipliers behind a barrier, so that XLA does not see their values.
-
-    A constant that is baked in makes the kernel of every leaf a different one, and
-    compilation several times as long; behind the barrier leaves share kernels.
-    """
     numbers = sorted({m for m in multipliers if is_number(m) and m not in (0.0, 1.0)})
     # Of shape [1]: shard_map of jax 0.5 can't check a barrier around scalar literals.
     constants = [np.full(1, number, jnp.result_type(float)) for number in numbers]
     if constants:
         constants = jax.lax.optimization_barrier(constants)
     return {n: jnp.reshape(c, ()) for n, c in zip(numbers, constants, strict=True)}
+
+
+def _hidden(value: jax.Array, step: Any) -> jax.Array:
+    # A schedule may return a constant; with the step in it, it is no literal.
+    return jax.lax.optimization_barrier(value + 0 * step)
 
 
 def at_step(multiplier: Multiplier, step: Any) -> jax.Array:

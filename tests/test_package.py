@@ -24,6 +24,7 @@ plot_multipliers plot_schedule
 scale_by_name_multiplier with_name_multipliers
 ScaleByNameMultiplierState set_multipliers
 trainable add_decayed_weights_by_name constrain_by_name max_norm non_negative unit_norm
+packed unpacked_state
 effective_multipliers
 adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_weights
 """.split()
@@ -31,11 +32,11 @@ adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_we
 FLOORS = [
     ["_values"],
     ["_names", "_backtracking", "_hyperparameters"],
-    ["_rules"],
+    ["_rules", "_layout"],
     ["_patterns", "_diagnosis", "_matching", "_recipes", "_folding"],
     ["_config", "_multipliers"],
     ["_scaling", "_rows", "_masks", "_constraints", "_comparison", "_converters"],
-    ["_injection", "_rates", "_text", "_html"],
+    ["_injection", "_rates", "_text", "_html", "_packed"],
     ["_preview", "_plots"],
     ["_table"],
     ["_transform", "_adam", "_effective"],

@@ -68,9 +68,11 @@ def test_block_runs(
         exec(text, namespace)
 
 
-# `.ci/run` runs the second as it stands here; `test_demo.py` runs the first's command.
+# `test_demo.py` runs the first's command, `test_benchmarks.py` the second, on tiny
+# sizes, and `.ci/run` the third as it stands here.
 COMMANDS = [
     "pip install '.[demo]' && python -m optax_lrmult demo",
+    "python -m tests.benchmarks",
     "pip install '.[test]' && python -m pytest",
 ]
 

@@ -317,31 +317,6 @@ class TestCompilation:
             jax.eval_shape(tx.init, jax.eval_shape(lambda: PARAMS)), tx.init(PARAMS)
         )
 
-    @pytest.mark.parametrize("kind", ["static", "injected"])
-    def test_a_step_costs_what_the_plain_optimizer_costs(self, kind: str) -> None:
-        params = {f"b{i}": {"k": jnp.ones((8, i + 1))} for i in range(14)}
-        table = {f"b{i}/": 0.9**i for i in range(14)}
-        _, options = self.TABLES[kind]
-        tx = optax.chain(
-            optax.scale_by_adam(),
-            olm.scale_by_name_multiplier(table, **options),
-            optax.scale_by_learning_rate(0.1),
-        )
-
-        def compiled(tx: Any) -> str:
-            def step(state: Any, params: Any) -> Any:
-                updates, state = tx.update(params, state, params)
-                return optax.apply_updates(params, updates), state
-
-            return (
-                jax.jit(step).lower(tx.init(params), params).compile().as_text() or ""
-            )
-
-        plain, ours = compiled(optax.adam(0.1)), compiled(tx)
-        # An injected table keeps a count of its own: one scalar kernel.
-        extra = {"static": 0, "injected": 1}[kind]
-        assert ours.count(" fusion(") == plain.count(" fusion(") + extra
-
     def test_static_multipliers_are_hidden_from_the_compiler(self) -> None:
         """Baked in, each would make a kernel of its own and compilation slow."""
         table = {"stem": 0.3, "head": 0.7}

@@ -1,0 +1,365 @@
+"""Packed small leaves: the same updates and state, in fewer kernels."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import serialization
+
+import optax_lrmult as olm
+from optax_lrmult._layout import layout_of
+
+ELEMENTWISE: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "adam": lambda: optax.adam(1e-2),
+    "adam with bfloat16 momentum": lambda: optax.adam(1e-2, mu_dtype="bfloat16"),
+    "adamw": lambda: optax.adamw(1e-2, weight_decay=0.1),
+    "adam of a schedule": lambda: optax.adam(optax.linear_schedule(1e-2, 0.0, 5)),
+    "amsgrad": lambda: optax.amsgrad(1e-2),
+    "nadam": lambda: optax.nadam(1e-2),
+    "lion": lambda: optax.lion(1e-2),
+    "sgd": lambda: optax.sgd(1e-2, momentum=0.9, nesterov=True),
+    "rmsprop": lambda: optax.rmsprop(1e-2, centered=True, momentum=0.9),
+    "injected": lambda: optax.inject_hyperparams(optax.adam)(learning_rate=1e-2),
+    "clipped": lambda: optax.chain(optax.clip(0.5), optax.adam(1e-2)),
+    "accumulated": lambda: optax.MultiSteps(
+        optax.adam(1e-2), 2
+    ).gradient_transformation(),
+}
+SHAPES = {"scale": (8,), "bias": (8,), "kernel": (8, 4), "out": (4, 8)}
+
+
+def tree(blocks: int = 5, *, seed: int = 0, dtype: Any = np.float32) -> Any:
+    """Blocks of four small leaves each, a large leaf, and one of its own size."""
+    random = np.random.default_rng(seed)
+
+    def draw(shape: tuple[int, ...]) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape), dtype)
+
+    small = {
+        n: {k: draw(s) for k, s in SHAPES.items()} for n in map(str, range(blocks))
+    }
+    return {"blocks": small, "embed": draw((40, 9)), "temperature": draw(())}
+
+
+def walk(tx: optax.GradientTransformation, params: Any, steps: int = 6) -> Any:
+    """The parameters, the last updates and the state after some jitted steps."""
+
+    @jax.jit
+    def step(params: Any, state: Any, gradients: Any) -> Any:
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, updates
+
+    state, updates = tx.init(params), None
+    for seed in range(1, steps + 1):
+        params, state, updates = step(params, state, tree(seed=seed))
+    return params, updates, state
+
+
+class TestUpdates:
+    @pytest.mark.parametrize("name", ELEMENTWISE)
+    def test_are_those_of_the_optimizer_by_itself(self, name: str) -> None:
+        make = ELEMENTWISE[name]
+        plain, _, plain_state = walk(make(), tree())
+        params, _, state = walk(olm.packed(make(), max_size=100), tree())
+        # To rounding: a compiler may contract a product and a sum in one program only.
+        chex.assert_trees_all_close(params, plain, rtol=1e-6, atol=1e-7)
+        unpacked = olm.unpacked_state(state, tree(), max_size=100)
+        chex.assert_trees_all_equal_shapes_and_dtypes(unpacked, plain_state)
+        tolerance = 1e-2 if "bfloat16" in name else 1e-6
+        chex.assert_trees_all_close(unpacked, plain_state, rtol=tolerance, atol=1e-7)
+
+    @pytest.mark.parametrize("name", ELEMENTWISE)
+    def test_are_so_bitwise_without_a_compiler(self, name: str) -> None:
+        make = ELEMENTWISE[name]
+        with jax.disable_jit():
+            plain = walk(make(), tree(), steps=3)
+            params, updates, state = walk(olm.packed(make(), max_size=100), tree(), 3)
+        state = olm.unpacked_state(state, tree(), max_size=100)
+        chex.assert_trees_all_equal((params, updates, state), plain)
+
+    def test_a_global_norm_is_that_of_the_tree(self) -> None:
+        def make() -> optax.GradientTransformation:
+            return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+
+        plain, _, _ = walk(make(), tree())
+        params, _, _ = walk(olm.packed(make()), tree())
+        chex.assert_trees_all_close(params, plain, rtol=1e-5, atol=1e-6)
+
+    def test_names_are_known_around_it(self) -> None:
+        table = {"embed": 0, "kernel": 0.5, "blocks/3": lambda step: 0.1 * step}
+        plain = walk(olm.adam(1e-2, multipliers=table), tree())
+        tx = olm.with_name_multipliers(olm.packed(optax.adam(1e-2)), table)
+        params, updates, state = walk(tx, tree())
+        chex.assert_trees_all_close(params, plain[0], rtol=1e-6, atol=1e-7)
+        chex.assert_trees_all_close(updates, plain[1], rtol=1e-5, atol=1e-8)
+        assert not updates["embed"].any()
+        chex.assert_trees_all_equal_structs(olm.unpacked_state(state, tree()), plain[2])
+
+    def test_dtypes_are_kept_and_never_share_a_buffer(self) -> None:
+        params = {"wide": tree(seed=0), "narrow": tree(seed=1, dtype=jnp.bfloat16)}
+        tx = olm.packed(optax.adam(1e-2))
+        plain, packed = optax.adam(1e-2), jax.jit(tx.update)
+        updates, state = packed(params, tx.init(params), params)
+        expected, _ = jax.jit(plain.update)(params, plain.init(params), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, expected)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-2)
+        assert {b.dtype.name for b in state[0].mu.buffers} == {"float32", "bfloat16"}
+
+    def test_what_has_no_derivative_is_left_alone(self) -> None:
+        params = {"a": jnp.arange(3), "b": jnp.arange(3), "c": jnp.ones(3)}
+        zeros = {n: np.zeros(3, jax.dtypes.float0) for n in "ab"} | {"c": jnp.ones(3)}
+        tx = olm.packed(optax.identity())
+        updates, _ = tx.update(zeros, tx.init(params), params)
+        assert all(updates[name] is zeros[name] for name in params)
+
+    def test_masked_empty_and_python_leaves_pass(self) -> None:
+        params = {
+            "none": None,
+            "masked": optax.MaskedNode(),
+            "empty": [jnp.ones((0, 3)), jnp.ones((0, 3))],
+            "numbers": [1.0, 2.0, np.float32(3.0)],
+            "scalars": [jnp.float32(1), jnp.ones((1, 1))],
+        }
+        tx = olm.packed(optax.sgd(0.5))
+        updates, _ = tx.update(params, tx.init(params))
+        chex.assert_trees_all_equal_structs(updates, params)
+        np.testing.assert_array_equal(updates["numbers"], [-0.5, -1.0, -1.5])
+        assert updates["scalars"][1].shape == (1, 1)
+        assert updates["empty"][0].shape == (0, 3)
+
+    def test_extra_arguments_reach_the_optimizer(self) -> None:
+        tx = olm.packed(optax.polyak_sgd(max_learning_rate=1.0))
+        updates, _ = tx.update(tree(), tx.init(tree()), tree(), value=jnp.float32(0.1))
+        plain = optax.polyak_sgd(max_learning_rate=1.0)
+        expected, _ = plain.update(
+            tree(), plain.init(tree()), tree(), value=jnp.float32(0.1)
+        )
+        chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+
+
+class TestLayout:
+    shapes = st.lists(st.sampled_from([(), (1,), (3,), (2, 3), (3, 2), (0,), (50,)]))
+    dtypes = st.sampled_from(["float32", "bfloat16", "int32", "complex64"])
+
+    @hypothesis.settings(max_examples=30)
+    @hypothesis.given(st.data(), shapes, st.integers(0, 60))
+    def test_what_goes_in_comes_out(
+        self, data: st.DataObject, shapes: list[Any], max_size: int
+    ) -> None:
+        leaves = [
+            jnp.full(shape, i, data.draw(self.dtypes)) for i, shape in enumerate(shapes)
+        ]
+        kept = [data.draw(st.booleans()) for _ in leaves]
+        layout = layout_of(leaves, max_size, kept)
+        inside = layout.pack(leaves)
+        chex.assert_trees_all_equal(layout.unpack(inside, like=leaves), leaves)
+        grouped = [index for group in layout.groups for index in group]
+        assert sorted(grouped + layout.left) == list(range(len(leaves)))
+        for index in grouped:
+            assert 0 < leaves[index].size <= max_size
+            assert leaves[index].dtype != jnp.int32
+            assert not kept[index]
+
+    def test_buffers_are_bounded(self) -> None:
+        layout = layout_of([jnp.ones(3)] * 70, 3, None)
+        assert [len(group) for group in layout.groups] == [32, 32, 6]
+
+    def test_a_size_that_occurs_once_stays_a_leaf(self) -> None:
+        inside = layout_of(tree(), 100, None).pack(tree())
+        assert [buffer.size for buffer in inside.buffers] == [80, 320]
+        assert [leaf.shape for leaf in inside.leaves] == [(40, 9), ()]
+
+    def test_is_the_same_under_transformations(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        state = tx.init(tree())
+        structure = jax.tree.structure(state)
+        assert jax.tree.structure(jax.jit(tx.init)(tree())) == structure
+        assert jax.tree.structure(jax.eval_shape(tx.init, tree())) == structure
+        two = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), tree())
+        states = jax.vmap(tx.init)(two)
+        updates, states = jax.vmap(tx.update)(two, states, two)
+        assert jax.tree.structure(states) == structure
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x: x[0], updates),
+            jax.jit(tx.update)(tree(), state, tree())[0],
+            rtol=1e-6,
+        )
+
+    def test_a_scan_keeps_the_state(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+
+        def step(carry: Any, _: None) -> Any:
+            params, state = carry
+            updates, state = tx.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (tree(), tx.init(tree())), length=3)
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, tree())
+
+    def test_kept_leaves_stay_leaves(self) -> None:
+        mask = jax.tree.map(lambda x: x.ndim == 2, tree())
+        for keep in (mask, lambda params: jax.tree.map(lambda x: x.ndim == 2, params)):
+            state = olm.packed(optax.adam(1e-2), keep=keep).init(tree())
+            assert [buffer.size for buffer in state[0].mu.buffers] == [80]
+            plain = olm.unpacked_state(state, tree(), keep=keep)
+            chex.assert_trees_all_equal(plain, optax.adam(1e-2).init(tree()))
+
+
+class TestCost:
+    """Counted in the compiled text, as a clock depends on the machine."""
+
+    @staticmethod
+    def kernels(tx: optax.GradientTransformation, params: Any) -> int:
+        """How many kernels a step starts."""
+
+        def step(params: Any, state: Any, gradients: Any) -> Any:
+            updates, state = tx.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
+
+        state = jax.eval_shape(tx.init, params)
+        text = str(jax.jit(step).lower(params, state, params).compile().as_text())
+        entry = text[text.index("\nENTRY") :]
+        return len(re.findall(r" = [^=]*? (?:fusion|concatenate|call)\(", entry))
+
+    def test_a_step_has_fewer_kernels(self) -> None:
+        params = {f"{i:03}": jnp.ones(10) for i in range(128)}
+        plain = self.kernels(optax.adam(1e-3), params)
+        packed = self.kernels(olm.packed(optax.adam(1e-3)), params)
+        assert plain >= 3 * len(params)
+        assert packed <= len(params) + 4 * 5
+
+    def test_large_leaves_cost_as_before(self) -> None:
+        params = {f"{i:03}": jnp.ones(10) for i in range(8)}
+        plain = self.kernels(optax.adam(1e-3), params)
+        assert self.kernels(olm.packed(optax.adam(1e-3), max_size=9), params) == plain
+
+    def test_parts_of_a_shape_share_a_kernel(self) -> None:
+        """As where they begin is no constant that would make each its own."""
+        params = [jnp.ones(10)] * 128
+        tx = olm.packed(optax.adam(1e-3))
+        update = jax.jit(tx.update).lower(params, tx.init(params), params).as_text()
+        assert update.count("stablehlo.dynamic_slice") == 128
+        assert update.count("stablehlo.optimization_barrier") == 1
+        assert not re.search(r"stablehlo\.slice .*tensor<320xf32>", update)
+
+    def test_the_state_has_fewer_arrays(self) -> None:
+        state = olm.packed(optax.adam(1e-3)).init([jnp.ones(10)] * 128)
+        assert len(jax.tree.leaves(state)) == 1 + 2 * 4
+
+
+class TestCheckpoints:
+    def test_a_state_is_restored_into_the_plain_optimizer(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        params, _, state = walk(tx, tree())
+        saved = serialization.to_bytes(olm.unpacked_state(state, params))
+        plain = optax.adam(1e-2)
+        restored = serialization.from_bytes(plain.init(params), saved)
+        gradients = tree(seed=9)
+        expected, _ = tx.update(gradients, state, params)
+        updates, _ = plain.update(gradients, restored, params)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+    def test_a_packed_state_is_restored_as_it_is(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        _, _, state = walk(tx, tree())
+        saved = serialization.to_bytes(state)
+        chex.assert_trees_all_equal(
+            serialization.from_bytes(tx.init(tree()), saved), state
+        )
+
+    def test_a_state_is_found_in_any_nesting(self) -> None:
+        def make(wrap: Callable[[Any], Any]) -> optax.GradientTransformation:
+            chain = optax.chain(optax.clip(1.0), wrap(optax.adam(1e-2)))
+            return optax.apply_if_finite(chain, 3)
+
+        state = olm.unpacked_state(make(olm.packed).init(tree()), tree())
+        chex.assert_trees_all_equal(state, make(lambda tx: tx).init(tree()))
+
+    def test_states_can_be_mapped_with_the_parameters(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        state = tx.init(tree())
+        counted = optax.tree.map_params(tx, lambda x: x + 1, state)
+        assert counted[0].count == 0
+        assert all(leaf.all() for leaf in jax.tree.leaves(counted[0].mu))
+
+
+ON_A_MESH = """
+import re, jax, jax.numpy as jnp, optax, optax_lrmult as olm
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+mesh = Mesh(jax.devices(), ("x",))
+def put(array, *spec):
+    return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+params = {f"{i}": {"w": put(jnp.ones((8, 4)), "x"), "b": put(jnp.ones(4))}
+          for i in range(3)}
+try:
+    olm.packed(optax.adam(1e-2)).init(params)
+except ValueError as error:
+    print(error)
+keep = jax.tree.map(lambda p: not p.sharding.is_fully_replicated, params)
+tx = olm.packed(optax.adam(1e-2), keep=keep)
+state = jax.jit(tx.init)(params)
+update = jax.jit(tx.update).lower(params, state, params).compile()
+print(re.findall("all-gather|all-reduce|all-to-all|permute", update.as_text()))
+updates, state = update(params, state, params)
+print([buffer.shape for buffer in state[0].mu.buffers])
+leaves = *state[0].mu.leaves, updates["0"]["w"]
+print({tuple(leaf.sharding.spec) for leaf in leaves})
+"""
+
+
+def test_sharded_leaves_are_kept_or_an_error() -> None:
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    out = subprocess.run(
+        [sys.executable, "-c", ON_A_MESH],
+        env={**os.environ, **flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    error, collectives, buffers, specs = out.stdout.splitlines() or [out.stderr] * 4
+    assert error.startswith("packed: '0/w' is sharded over a mesh"), error
+    assert collectives == "[]"
+    assert buffers == "[(12,)]"
+    assert specs == "{('x',)}"
+
+
+class TestMistakes:
+    def test_what_is_no_transformation(self) -> None:
+        with pytest.raises(TypeError, match=r"packed wraps .*optax\.adam\(1e-3\), not"):
+            olm.packed(1e-3)
+
+    def test_a_negative_size(self) -> None:
+        with pytest.raises(ValueError, match="number of elements, not -1"):
+            olm.packed(optax.adam(1e-3), max_size=-1)
+
+    def test_another_tree_to_keep(self) -> None:
+        with pytest.raises(
+            ValueError, match="keep has 1 leaves, and the parameters 22"
+        ):
+            olm.packed(optax.adam(1e-3), keep={"embed": True}).init(tree())
+
+    def test_another_max_size(self) -> None:
+        state = olm.packed(optax.adam(1e-2)).init(tree())
+        with pytest.raises(
+            ValueError, match=r"buffers of \[80, 320\] elements.*\[80\]"
+        ):
+            olm.unpacked_state(state, tree(), max_size=10)
+
+    def test_gradients_of_other_dtypes_need_the_parameters(self) -> None:
+        params = [jnp.ones(3), jnp.ones(3), jnp.ones(3, "bfloat16")]
+        gradients = [jnp.ones(3)] * 3
+        tx = olm.packed(optax.adam(1e-2))
+        state = tx.init(params)
+        with pytest.raises(ValueError, match="pass params to update"):
+            tx.update(gradients, state)
+        tx.update(gradients, state, params)
