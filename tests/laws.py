@@ -1,0 +1,253 @@
+"""What the library promises of every optimizer, each promise a function of its name."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optimizers_table import OPTIMIZERS, make
+
+import optax_lrmult as olm
+
+RATE, STEPS = 0.01, 3
+TABLE = {"still": 0, "half": 0.5, "eight": 8, "some": -0.3}
+FACTORS = {**TABLE, "plain": 1}
+DOUBLINGS = {"half": -1, "eight": 3, "plain": 0}
+ULP = 2.0**-23
+"""The distance from 1 to the next float32."""
+
+
+def loss(params: Any) -> jax.Array:
+    """A quartic that pulls each weight to a place of its own."""
+    leaves = jax.tree.leaves(params)
+    return sum(jnp.sum(w**4 / 4 - w * (0.5 + i)) for i, w in enumerate(leaves))
+
+
+def params_at(step: int) -> Any:
+    """A path that is given, so that two optimizers go the same way."""
+    kernels = jax.random.normal(jax.random.key(step), (len(FACTORS), 4, 3))
+    params = {g: {"kernel": k} for g, k in zip(FACTORS, kernels, strict=True)}
+    params["some"]["bias"] = kernels[0, 0] + 1
+    return params
+
+
+PATH = [params_at(step) for step in range(STEPS)]
+
+
+def gradients_of(name: str, params: Any) -> Any:
+    gradients = jax.grad(loss)(params)
+    if OPTIMIZERS[name].per_example:
+        return jax.tree.map(lambda g: jnp.stack([g, -0.5 * g]), gradients)
+    return gradients
+
+
+def unshared(state: Any) -> Any:
+    """A copy that may be donated: some states begin with the parameters themselves."""
+    return jax.tree.map(jnp.copy, state)
+
+
+class Run:
+    """An optimizer along the path, compiled or operation by operation."""
+
+    def __init__(self, name: str, tx: Any) -> None:
+        self.name, self.tx = name, optax.with_extra_args_support(tx)
+        self.first_state = tx.init(PATH[0])
+        self.jitted = jax.jit(self.step, donate_argnums=(0, 1))
+        self.traces, self.updates, self.donated = 0, [], []
+
+    def compiled(self) -> "Run":
+        state = unshared(self.first_state)
+        for params in PATH:
+            gradients = gradients_of(self.name, params)
+            given = jax.tree.leaves((gradients, state))
+            updates, state = self.jitted(gradients, state, params)
+            self.updates.append(updates)
+            self.donated.append([array.is_deleted() for array in given])
+        self.state = state
+        return self
+
+    def eager(self) -> "Run":
+        gradients = gradients_of(self.name, PATH[0])
+        updates, self.state = self.step(gradients, self.first_state, PATH[0])
+        self.updates = [updates]
+        return self
+
+    def step(self, gradients: Any, state: Any, params: Any) -> Any:
+        """A step with all that any optimizer asks for."""
+        self.traces += 1
+        extra: dict[str, Any] = {"value": loss(params), "value_fn": loss}
+        if self.name.endswith("sophia"):
+            extra = {"obj_fn": loss}
+        return self.tx.update(gradients, state, params, grad=gradients, **extra)
+
+    def program(self) -> str:
+        """The program that is compiled, without the names of its results."""
+        arguments = gradients_of(self.name, PATH[0]), self.first_state, PATH[0]
+        text = self.jitted.lower(*arguments).as_text()
+        return re.sub(r'jax.result_info = "[^"]*"', "", text)
+
+
+def with_table(name: str) -> Any:
+    return olm.with_name_multipliers(make(name, RATE), TABLE)
+
+
+@functools.cache
+def plain(name: str) -> Run:
+    return Run(name, make(name, RATE)).compiled()
+
+
+@functools.cache
+def ours(name: str) -> Run:
+    return Run(name, with_table(name)).compiled()
+
+
+@functools.cache
+def eager_plain(name: str) -> Run:
+    return Run(name, make(name, RATE)).eager()
+
+
+@functools.cache
+def eager_ours(name: str) -> Run:
+    return Run(name, with_table(name)).eager()
+
+
+def one_is_the_plain_program(name: str) -> None:
+    """To the last character, and so to the last bit."""
+    ones = olm.with_name_multipliers(make(name, RATE), dict.fromkeys(FACTORS, 1))
+    assert Run(name, ones).program() == plain(name).program()
+
+
+def in_a_chain_it_is_the_same_program(name: str) -> None:
+    chain = optax.chain(make(name, RATE), olm.scale_by_name_multiplier(TABLE))
+    assert Run(name, chain).program() == ours(name).program()
+
+
+def zero_is_still(name: str) -> None:
+    """Bit for bit, also where gradients are not finite."""
+    params, state = PATH[0], unshared(ours(name).first_state)
+    for bad in 1.0, np.nan, np.inf, -1e38, 0.0:
+        gradients = gradients_of(name, params)
+        still = jax.tree.map(lambda g, b=bad: g * b, gradients["still"])
+        gradients = gradients | {"still": still}
+        updates, state = ours(name).jitted(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        chex.assert_trees_all_equal(params["still"], PATH[0]["still"])
+
+
+def powers_of_two_are_doublings(name: str) -> None:
+    """Bit for bit, in a step that is run operation by operation."""
+    assert_doubled(eager_ours(name), eager_plain(name))
+
+
+def any_other_is_one_rounding(name: str) -> None:
+    """The float32 product of the multiplier and the plain update, bit for bit."""
+    assert_rounded_once(eager_ours(name), eager_plain(name))
+
+
+def compiling_changes_no_bit_of_that(name: str) -> None:
+    assert_doubled(ours(name), plain(name))
+    assert_rounded_once(ours(name), plain(name))
+
+
+def assert_doubled(ours: Run, plain: Run) -> None:
+    for mine, theirs in zip(ours.updates, plain.updates, strict=True):
+        for group, doublings in DOUBLINGS.items():
+            smaller, larger = theirs[group], mine[group]
+            if doublings < 0:
+                smaller, larger = larger, smaller
+            for _ in range(abs(doublings)):
+                smaller = jax.tree.map(lambda u: u + u, smaller)
+            chex.assert_trees_all_equal(larger, smaller)
+
+
+def assert_rounded_once(ours: Run, plain: Run) -> None:
+    for mine, theirs in zip(ours.updates, plain.updates, strict=True):
+        expected = jax.tree.map(
+            lambda u: np.float32(TABLE["some"]) * np.asarray(u), theirs["some"]
+        )
+        chex.assert_trees_all_equal(mine["some"], expected)
+
+
+def assert_within(ulps: float, one: Any, other: Any) -> None:
+    """Holds each leaf against ulps of its largest entry.
+
+    A compiled product and sum may be contracted to one rounding, and an entry that is a
+    difference of larger terms keeps their absolute error.
+    """
+    chex.assert_trees_all_equal_shapes_and_dtypes(one, other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        bound = ulps * ULP * np.max(np.abs(b), initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=bound)
+
+
+def eager_and_jit_agree(name: str) -> None:
+    """Two roundings of each of the few operations in a row that make an update."""
+    assert_within(16, ours(name).updates[0], eager_ours(name).updates[0])
+
+
+def it_equals_one_optimizer_per_group(name: str) -> None:
+    """As `optax.multi_transform`, in which the learning rate of each is m times ours.
+
+    That is 3 roundings (the rate, the multiplier, the product) against 2.
+    """
+    groups = {group: make(name, m * RATE) for group, m in FACTORS.items()}
+    by_group = optax.multi_transform(groups, {group: group for group in FACTORS})
+    for mine, theirs in zip(
+        ours(name).updates, Run(name, by_group).compiled().updates, strict=True
+    ):
+        for group in FACTORS:
+            assert_within(4, mine[group], theirs[group])
+
+
+def the_state_is_the_plain_one(name: str) -> None:
+    """At the beginning and after the steps, so that checkpoints go both ways."""
+    chex.assert_trees_all_equal(ours(name).first_state, plain(name).first_state)
+    chex.assert_trees_all_equal(ours(name).state, plain(name).state)
+    eager = eager_ours(name).state, eager_plain(name).state
+    chex.assert_trees_all_equal(*eager)
+
+
+def init_needs_shapes_only(name: str) -> None:
+    shapes = jax.eval_shape(ours(name).tx.init, jax.eval_shape(lambda: PATH[0]))
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, ours(name).first_state)
+
+
+def donated_buffers_are_used(name: str) -> None:
+    assert ours(name).donated == plain(name).donated
+    assert all(map(any, ours(name).donated))
+
+
+def it_compiles_once(name: str) -> None:
+    assert ours(name).traces == 1
+
+
+def masking_the_frozen_changes_no_other(name: str) -> None:
+    """`mask_frozen=True` takes the state of what is still, and no bit of the rest."""
+    tx = olm.with_name_multipliers(make(name, RATE), TABLE, mask_frozen=True)
+    masked = Run(name, tx).eager()
+    chex.assert_trees_all_equal(masked.updates, eager_ours(name).updates)
+
+
+LAWS: dict[str, Callable[[str], None]] = {
+    law.__name__: law
+    for law in (
+        one_is_the_plain_program,
+        in_a_chain_it_is_the_same_program,
+        zero_is_still,
+        powers_of_two_are_doublings,
+        any_other_is_one_rounding,
+        compiling_changes_no_bit_of_that,
+        eager_and_jit_agree,
+        it_equals_one_optimizer_per_group,
+        the_state_is_the_plain_one,
+        init_needs_shapes_only,
+        donated_buffers_are_used,
+        it_compiles_once,
+        masking_the_frozen_changes_no_other,
+    )
+}
