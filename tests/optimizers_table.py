@@ -4,15 +4,12 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import optax
 from optax import contrib
 
 import optax_lrmult as olm
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,82 +21,148 @@ class Row:
       breaks: the laws that it breaks, each with the reason. A law that holds after all
         is a failure, too.
       per_example: True if it takes one gradient for each example.
+      rate: its learning rate.
     """
 
-    options: Mapping[str, Any] = NOTHING
-    breaks: Mapping[str, str] = NOTHING
-    per_example: bool = False
+    options: Mapping[str, Any]
+    breaks: Mapping[str, str]
+    per_example: bool
+    rate: float
 
 
-def spared(reason: str, *laws: str, **options: Any) -> Row:
-    return Row(options, dict.fromkeys(laws, reason))
+def row(
+    *breaks: tuple[str, str],
+    per_example: bool = False,
+    rate: float = 0.01,
+    **options: Any,
+) -> Row:
+    """A row whose exceptions are pairs of a law and a reason."""
+    return Row(options, dict(breaks), per_example, rate)
 
 
-def with_options(**options: Any) -> Row:
-    return Row(options)
+def not_by_group(reason: str) -> tuple[str, str]:
+    return "it_equals_one_optimizer_per_group", reason
 
 
-GLOBAL = "one number of its state is made of all parameters, so groups are not apart"
-NOISE = "it draws its noise by the place in the tree, which is another one in a group"
+def not_masked(reason: str) -> tuple[str, str]:
+    return "masking_the_frozen_changes_no_other", reason
+
+
+def not_compiled(reason: str) -> tuple[str, str]:
+    return "compiling_changes_no_bit_of_that", reason
+
+
+def not_eager(reason: str) -> tuple[str, str]:
+    return "eager_and_jit_agree", reason
+
+
+ALL = "it reads {} of all parameters together, and a group has its own"
+WHOLE = "its line search takes whole trees, and neither groups nor masks see these"
+NOISE = "it draws noise by a leaf's place in the tree, which in a group is another"
+FUSED = "XLA contracts its last product and sum where it ends, and not where m follows"
+SUBTRACTED = "it subtracts its last update, and the rest keeps the rounding of both"
+DIFFERENCE = "its update is a difference of parameters, rounded as these are"
+AVERAGE = "its update is the way to an average, and the rate multiplies one end of it"
+NEWTON = "its Newton-Schulz iteration makes hundreds of ulps of one, in plain optax too"
 OPTIMIZERS: dict[str, Row] = {
-    "adabelief": Row(),
-    "adadelta": Row(),
-    "adafactor": with_options(min_dim_size_to_factor=2),
-    "adagrad": Row(),
-    "adam": Row(),
-    "adamax": Row(),
-    "adamaxw": Row(),
-    "adamw": with_options(weight_decay=0.1),
-    "adan": Row(),
-    "amsgrad": Row(),
-    "fromage": Row(),
-    "lamb": with_options(weight_decay=0.1),
-    "lars": with_options(weight_decay=0.1),
-    "lbfgs": Row(),
-    "lion": Row(),
-    "nadam": Row(),
-    "nadamw": Row(),
-    "noisy_sgd": with_options(key=0),
-    "novograd": Row(),
-    "optimistic_adam": with_options(optimism=0.01),
-    "optimistic_adam_v2": Row(),
-    "optimistic_gradient_descent": Row(),
-    "polyak_sgd": Row(),
-    "radam": Row(),
-    "rmsprop": with_options(momentum=0.9, centered=True),
-    "rprop": Row(),
-    "sgd": with_options(momentum=0.9, nesterov=True),
-    "sign_sgd": Row(),
-    "signum": Row(),
-    "sm3": Row(),
-    "yogi": Row(),
-    "contrib.acprop": Row(),
-    "contrib.ademamix": Row(),
-    "contrib.adopt": Row(),
-    "contrib.cocob": Row(),
-    "contrib.dadapt_adamw": Row(),
-    "contrib.dog": Row(),
-    "contrib.dowg": Row(),
-    "contrib.dpsgd": Row(
-        {"l2_norm_clip": 1.0, "noise_multiplier": 0.1, "seed": 0}, per_example=True
+    "adabelief": row(),
+    "adadelta": row(),
+    "adafactor": row(min_dim_size_to_factor=2),
+    "adagrad": row(),
+    "adam": row(),
+    "adamax": row(),
+    "adamaxw": row(),
+    "adamw": row(weight_decay=0.1),
+    "adan": row(),
+    "amsgrad": row(),
+    "fromage": row(not_by_group("it shrinks weights by a root of its rate")),
+    "lamb": row(weight_decay=0.1),
+    "lars": row(weight_decay=0.1),
+    "lbfgs": row(
+        not_by_group(WHOLE),
+        not_masked(WHOLE),
+        ("it_compiles_once", "its first state is weakly typed, in plain optax too"),
     ),
-    "contrib.galore": Row(),
-    "contrib.madgrad": Row(),
-    "contrib.momo": Row(),
-    "contrib.momo_adam": Row(),
-    "contrib.muon": Row(),
-    "contrib.prodigy": Row(),
-    "contrib.schedule_free": with_options(base_optimizer=optax.sgd(0.01)),
-    "contrib.schedule_free_adamw": Row(),
-    "contrib.schedule_free_sgd": Row(),
-    "contrib.simplified_ademamix": Row(),
-    "contrib.sophia": Row(),
-    "olm.adam": with_options(amsgrad=True, max_of="raw"),
-    "olm.adam_lr_mult": Row(),
+    "lion": row(),
+    "nadam": row(),
+    "nadamw": row(),
+    "noisy_sgd": row(not_by_group(NOISE), not_compiled(FUSED), key=0),
+    "novograd": row(),
+    "optimistic_adam": row(not_compiled(FUSED), not_by_group(SUBTRACTED)),
+    "optimistic_adam_v2": row(),
+    "optimistic_gradient_descent": row(),
+    "polyak_sgd": row(
+        not_by_group(ALL.format("the gradient's norm")),
+        not_masked(ALL.format("the gradient's norm")),
+        rate=10.0,  # Which its own bound cuts down.
+    ),
+    "radam": row(),
+    "rmsprop": row(momentum=0.9, centered=True),
+    "rprop": row(not_by_group("its rate is a first step, with bounds of its own")),
+    "sgd": row(momentum=0.9, nesterov=True),
+    "sign_sgd": row(),
+    "signum": row(),
+    "sm3": row(),
+    "yogi": row(),
+    "contrib.acprop": row(),
+    "contrib.ademamix": row(),
+    "contrib.adopt": row(),
+    "contrib.cocob": row(not_by_group("its rate stands before a core without scale")),
+    "contrib.dadapt_adamw": row(
+        not_by_group(ALL.format("an estimate of the distance")),
+        not_masked(ALL.format("an estimate of the distance")),
+        rate=1.0,  # It finds its own.
+        betas=(0.5, 0.5),
+    ),
+    "contrib.dog": row(
+        not_by_group(ALL.format("the distance from the start")),
+        not_masked(ALL.format("the distance from the start")),
+    ),
+    "contrib.dowg": row(
+        not_by_group(ALL.format("the distance from the start")),
+        not_masked(ALL.format("the distance from the start")),
+    ),
+    "contrib.dpsgd": row(
+        not_by_group(NOISE),
+        not_masked(NOISE),
+        not_compiled(FUSED),
+        per_example=True,
+        l2_norm_clip=1.0,
+        noise_multiplier=0.1,
+        seed=0,
+    ),
+    "contrib.galore": row(),
+    "contrib.madgrad": row(not_by_group(AVERAGE), not_eager(DIFFERENCE)),
+    "contrib.momo": row(
+        not_by_group(ALL.format("the gradient's norm")),
+        not_masked(ALL.format("the gradient's norm")),
+        rate=10.0,  # Which its own bound cuts down.
+    ),
+    "contrib.momo_adam": row(
+        not_by_group(ALL.format("the gradient's norm")),
+        not_masked(ALL.format("the gradient's norm")),
+        rate=10.0,  # Which its own bound cuts down.
+    ),
+    "contrib.muon": row(not_by_group(NEWTON), not_compiled(NEWTON), not_eager(NEWTON)),
+    "contrib.prodigy": row(
+        not_by_group(ALL.format("an estimate of the distance")),
+        not_masked(ALL.format("an estimate of the distance")),
+        rate=1.0,  # It finds its own.
+    ),
+    "contrib.schedule_free": row(not_by_group(AVERAGE), base_optimizer=optax.sgd(0.01)),
+    "contrib.schedule_free_adamw": row(not_by_group(AVERAGE), not_eager(DIFFERENCE)),
+    "contrib.schedule_free_sgd": row(not_by_group(AVERAGE)),
+    "contrib.simplified_ademamix": row(),
+    "contrib.sophia": row(),
+    "olm.adam": row(amsgrad=True, max_of="raw"),
+    "olm.adam_lr_mult": row(),
 }
 NO_OPTIMIZERS = {
     "scale_by_learning_rate": "a factor, the last link of the chains above",
     "scale_by_rprop": "the core of rprop, and all of it but the sign",
+    "scale_by_polyak": "the last link of polyak_sgd",
+    "scale_by_backtracking_linesearch": "a search, to stand behind an optimizer",
+    "scale_by_zoom_linesearch": "the last link of lbfgs",
     "contrib.scale_by_madgrad": "the core of madgrad, without its decay",
 }
 NAMESPACES = {"": optax, "contrib.": contrib, "olm.": olm}
@@ -111,9 +174,10 @@ def factory(name: str) -> Any:
     return getattr(NAMESPACES[f"{module}." if module else ""], function, None)
 
 
-def make(name: str, rate: float) -> Any:
-    """The optimizer at a learning rate."""
+def make(name: str, multiplier: float = 1.0) -> Any:
+    """The optimizer at a multiple of its learning rate."""
     function, options = factory(name), OPTIMIZERS[name].options
+    rate = multiplier * OPTIMIZERS[name].rate
     parameters = inspect.signature(function).parameters
     (argument,) = {"learning_rate", "max_learning_rate"} & set(parameters)
     with warnings.catch_warnings():
@@ -122,13 +186,13 @@ def make(name: str, rate: float) -> Any:
 
 
 def with_learning_rates() -> list[str]:
-    """All functions of the installed optax that take a learning rate."""
+    """All public functions of the installed optax that take a learning rate."""
     return [
         prefix + name
-        for prefix, module in NAMESPACES.items()
+        for prefix, module in (("", optax), ("contrib.", contrib))
         for name, function in inspect.getmembers(module, inspect.isfunction)
-        if any("learning_rate" in p for p in inspect.signature(function).parameters)
-        and prefix != "olm."
+        if not name.startswith("_")
+        and any("learning_rate" in p for p in inspect.signature(function).parameters)
     ]
 
 
