@@ -20,6 +20,24 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+PROPERTIES = 6  # The tests of test_properties.py, among which --examples is shared.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--examples",
+        type=int,
+        default=2_000,
+        help="random examples of test_properties.py, all its tests together",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    each = -(-config.getoption("--examples") // PROPERTIES)
+    hypothesis.settings.register_profile(
+        "properties", hypothesis.settings.get_profile("repeatable"), max_examples=each
+    )
+
 
 @pytest.fixture
 def x64() -> Iterator[None]:

@@ -51,7 +51,7 @@ def unshared(state: Any) -> Any:
 
 
 def read_leaves(tree: Any) -> list[jax.Array]:
-    """The leaves that a step reads: what is still may do without its own."""
+    """The leaves but those of what is still, which a step may leave alone."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return [x for path, x in paths if "still" not in jax.tree_util.keystr(path)]
 
@@ -200,7 +200,8 @@ def eager_and_jit_agree(name: str) -> None:
 def it_equals_one_optimizer_per_group(name: str) -> None:
     """As `optax.multi_transform`, in which the learning rate of each is m times ours.
 
-    That is 3 roundings (the rate, the multiplier, the product) against 2.
+    Ours are 4 roundings (the rate, the multiplier, two products) and theirs 2, of half
+    an ulp each; the rest of the bound is for cores that subtract two such updates.
     """
     groups = {group: make(name, m) for group, m in FACTORS.items()}
     by_group = optax.multi_transform(groups, {group: group for group in FACTORS})
@@ -208,7 +209,7 @@ def it_equals_one_optimizer_per_group(name: str) -> None:
         ours(name).updates, Run(name, by_group).compiled().updates, strict=True
     ):
         for group in FACTORS:
-            assert_within(4, mine[group], theirs[group])
+            assert_within(8, mine[group], theirs[group])
 
 
 def the_state_is_the_plain_one(name: str) -> None:
@@ -237,6 +238,8 @@ def masking_the_frozen_changes_no_other(name: str) -> None:
     tx = olm.with_name_multipliers(make(name), TABLE, mask_frozen=True)
     masked = Run(name, tx).eager()
     chex.assert_trees_all_equal(masked.updates, eager_ours(name).updates)
+    rest = read_leaves(masked.state.inner_state), read_leaves(eager_ours(name).state)
+    chex.assert_trees_all_equal(*rest)
 
 
 LAWS: dict[str, Callable[[str], None]] = {

@@ -60,7 +60,6 @@ ALL = "it reads {} of all parameters together, and a group has its own"
 WHOLE = "its line search takes whole trees, and neither groups nor masks see these"
 NOISE = "it draws noise by a leaf's place in the tree, which in a group is another"
 FUSED = "XLA contracts its last product and sum where it ends, and not where m follows"
-SUBTRACTED = "it subtracts its last update, and the rest keeps the rounding of both"
 DIFFERENCE = "its update is a difference of parameters, rounded as these are"
 AVERAGE = "its update is the way to an average, and the rate multiplies one end of it"
 NEWTON = "its Newton-Schulz iteration makes hundreds of ulps of one, in plain optax too"
@@ -88,7 +87,7 @@ OPTIMIZERS: dict[str, Row] = {
     "nadamw": row(),
     "noisy_sgd": row(not_by_group(NOISE), not_compiled(FUSED), key=0),
     "novograd": row(),
-    "optimistic_adam": row(not_compiled(FUSED), not_by_group(SUBTRACTED)),
+    "optimistic_adam": row(not_compiled(FUSED)),
     "optimistic_adam_v2": row(),
     "optimistic_gradient_descent": row(),
     "polyak_sgd": row(
@@ -112,7 +111,6 @@ OPTIMIZERS: dict[str, Row] = {
         not_by_group(ALL.format("an estimate of the distance")),
         not_masked(ALL.format("an estimate of the distance")),
         rate=1.0,  # It finds its own.
-        betas=(0.5, 0.5),
     ),
     "contrib.dog": row(
         not_by_group(ALL.format("the distance from the start")),
