@@ -49,7 +49,7 @@ def not_masked(reason: str) -> tuple[str, str]:
 
 
 def not_compiled(reason: str) -> tuple[str, str]:
-    return "compiling_changes_no_bit_of_that", reason
+    return "compiled_doublings_are_exact_and_others_to_an_ulp", reason
 
 
 def not_eager(reason: str) -> tuple[str, str]:

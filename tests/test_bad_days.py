@@ -113,9 +113,11 @@ def test_bad_gradients_reach_no_frozen_and_no_other_parameter(make: Any) -> None
         theirs, plain_state = plain_step(gradients, plain_state, params)
         chex.assert_trees_all_equal(state, plain_state)
         for name in names:
-            expected = np.float32(table.get(name, 1)) * np.asarray(theirs[name])
-            expected = np.zeros(4, "float32") if name == "still" else expected
-            np.testing.assert_array_equal(updates[name], expected)
+            factor = np.float32(table.get(name, 1))
+            with np.errstate(invalid="ignore"):
+                expected = factor * np.asarray(theirs[name]) if factor else np.zeros(4)
+            # Compiled, the product may be rounded together with the one before it.
+            np.testing.assert_allclose(updates[name], expected, rtol=2.0**-23)
         params = optax.apply_updates(params, updates)
     np.testing.assert_array_equal(params["still"], first["still"])
     for name in ("slow_clean", "clean"):
