@@ -19,7 +19,7 @@ class Row:
     Attributes:
       options: what its factory is given besides the learning rate.
       breaks: the laws that it breaks, each with the reason. A law that holds after all
-        is a failure, too.
+        is a failure, too, unless XLA's rounding decides it.
       per_example: True if it takes one gradient for each example.
       rate: its learning rate.
     """
