@@ -11,7 +11,6 @@ from optimizers_table import (
     with_learning_rates,
 )
 
-
 # One release of XLA rounds an exception's product apart, and another one does not.
 LEFT_TO_XLA = (
     "compiled_doublings_are_exact_and_others_to_an_ulp",
