@@ -63,6 +63,8 @@ FUSED = "XLA contracts its last product and sum where it ends, and not where m f
 DIFFERENCE = "its update is a difference of parameters, rounded as these are"
 AVERAGE = "its update is the way to an average, and the rate multiplies one end of it"
 NEWTON = "its Newton-Schulz iteration makes hundreds of ulps of one, in plain optax too"
+# One release of XLA rounds so, and another one does not.
+LEFT_TO_XLA = (FUSED, DIFFERENCE, NEWTON)
 OPTIMIZERS: dict[str, Row] = {
     "adabelief": row(),
     "adadelta": row(),
