@@ -1,5 +1,6 @@
 """Constraints on parameters by name, applied to the whole new value."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +129,7 @@ def non_negative() -> Constraint:
       >>> print(non_negative()(jnp.array([-1.0, 2.0])))
       [0. 2.]
     """
-    return lambda value: jnp.maximum(value, 0)
+    return _non_negative
 
 
 def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
@@ -163,11 +164,7 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
         )
     _check_axis(axis)
 
-    def constrain(value: jax.Array) -> jax.Array:
-        norm = _norm(value, axis)
-        return value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
-
-    return constrain
+    return functools.partial(_with_max_norm, max_value=max_value, axis=axis)
 
 
 def unit_norm(axis: Axis = 0) -> Constraint:
@@ -192,7 +189,21 @@ def unit_norm(axis: Axis = 0) -> Constraint:
       [0.6 0.8]
     """
     _check_axis(axis)
-    return lambda value: value / (KERAS_EPSILON + _norm(value, axis))
+    return functools.partial(_with_unit_norm, axis=axis)
+
+
+# At the module's level, so that a table of constraints can be pickled.
+def _non_negative(value: jax.Array) -> jax.Array:
+    return jnp.maximum(value, 0)
+
+
+def _with_max_norm(value: jax.Array, max_value: float, axis: Axis) -> jax.Array:
+    norm = _norm(value, axis)
+    return value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
+
+
+def _with_unit_norm(value: jax.Array, axis: Axis) -> jax.Array:
+    return value / (KERAS_EPSILON + _norm(value, axis))
 
 
 def _check_axis(axis: Any) -> None:
