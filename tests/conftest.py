@@ -36,8 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    total: int = config.getoption("examples")
-    each = math.ceil(total / PROPERTIES)
+    each = math.ceil(config.option.examples / PROPERTIES)
     hypothesis.settings.register_profile(
         "properties", hypothesis.settings.get_profile("repeatable"), max_examples=each
     )
