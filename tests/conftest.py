@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    each = -(-config.getoption("--examples") // PROPERTIES)
+    each = -(-int(config.getoption("--examples") or 0) // PROPERTIES) or 1
     hypothesis.settings.register_profile(
         "properties", hypothesis.settings.get_profile("repeatable"), max_examples=each
     )
