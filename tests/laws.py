@@ -25,7 +25,7 @@ def loss(params: Any) -> jax.Array:
     """Pulls each weight to zero, and each leaf with a strength of its own."""
     leaves = jax.tree.leaves(params)
     pulls = [jnp.sum(w**4 + i * w**2) for i, w in enumerate(leaves, 1)]
-    return jnp.asarray(sum(pulls))
+    return jnp.sum(jnp.stack(pulls))
 
 
 def params_at(step: int) -> Any:
