@@ -128,8 +128,11 @@ def set_multipliers(
         if not _is_state(node):
             return node
         settable.update(node.multipliers)
-        new = {text: _like(old, texts[text], text) for text, old in
-               node.multipliers.items() if text in texts}  # fmt: skip
+        new = {
+            text: _like(old, texts[text], text)
+            for text, old in node.multipliers.items()
+            if text in texts
+        }
         return node._replace(multipliers={**node.multipliers, **new})
 
     changed = jax.tree.map(with_new, opt_state, is_leaf=_is_state)

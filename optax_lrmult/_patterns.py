@@ -49,10 +49,8 @@ def _glob_regex(pattern: str) -> str:
     `b`; only the piece behind the last star has to reach the end of the name.
     """
     tokens = _GLOB_TOKENS.findall(pattern)
-    runs = _split(tokens, ("**", "**/"))
-    *early, (star, last) = runs
-    pieces = [f"(?>{_LAZY[s]}{_run(run, True)})" if s else _run(run, True)
-              for s, run in early]  # fmt: skip
+    *early, (star, last) = _split(tokens, ("**", "**/"))
+    pieces = [_first_match(star, _run(run, True)) for star, run in early]
     return "".join([*pieces, _GREEDY[star], _run(last, False)])
 
 
@@ -61,8 +59,12 @@ def _run(tokens: Sequence[str], is_early: bool) -> str:
     (_, first), *rest = _split(tokens, ("*",))
     texts = ["".join(map(_glob_token, piece)) for _, piece in rest]
     last = [] if is_early or not texts else [_GREEDY["*"] + texts.pop()]
-    lazy = [f"(?>{_LAZY['*']}{text})" for text in texts]
+    lazy = [_first_match("*", text) for text in texts]
     return "".join([*map(_glob_token, first), *lazy, *last])
+
+
+def _first_match(star: str, text: str) -> str:
+    return f"(?>{_LAZY[star]}{text})" if star else text
 
 
 def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list[str]]]:

@@ -110,9 +110,14 @@ def test_bare_array_has_the_empty_name(multiplier: float) -> None:
         (Named(KERNEL, BIAS), {"kernel": "slow", "bias": "fast"}),
         ({"layer": {"kernel": KERNEL}, "bias": BIAS}, {"layer": "slow", "bias": ""}),
     ],
-    ids=["callable module", "dict for FrozenDict", "FrozenDict for dict",
-         "dict for NamedTuple", "prefix"],
-)  # fmt: skip
+    ids=[
+        "callable module",
+        "dict for FrozenDict",
+        "FrozenDict for dict",
+        "dict for NamedTuple",
+        "prefix",
+    ],
+)
 def test_tree_of_labels(params: Any, labels: Any) -> None:
     tx = scale_by_name_multiplier({"slow": 0.5}, param_labels=labels)
     ones = jax.tree.map(jnp.ones_like, params)

@@ -286,9 +286,13 @@ def test_the_state_does_not_depend_on_the_options() -> None:
     params = {"kernel": jnp.ones(2)}
     plain = jax.tree.structure(olm.adam_lr_mult().init(params))
     full = olm.adam_lr_mult(
-        0.1, decay=0.1, multipliers={"kernel": 0.5}, constraints={"": olm.unit_norm()},
-        clipnorm=1.0, clipvalue=0.5,
-    )  # fmt: skip
+        0.1,
+        decay=0.1,
+        multipliers={"kernel": 0.5},
+        constraints={"": olm.unit_norm()},
+        clipnorm=1.0,
+        clipvalue=0.5,
+    )
     assert jax.tree.structure(full.init(params)) == plain
 
 

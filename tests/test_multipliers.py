@@ -206,8 +206,10 @@ class TestCheckRules:
         olm.check_rules({}, table)
         masked = {"head": jnp.ones(2), "layer": optax.MaskedNode()}
         olm.check_rules(masked, table)
-        tx = optax.masked(olm.adam(1e-3, multipliers=table), lambda p: {
-            "layer_1": False, "layer_10": False, "head": True})  # fmt: skip
+        tx = optax.masked(
+            olm.adam(1e-3, multipliers=table),
+            lambda p: {"layer_1": False, "layer_10": False, "head": True},
+        )
         tx.init(PARAMS)
 
     def test_none_leaves_do_not_switch_it_off(self) -> None:

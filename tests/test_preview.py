@@ -94,8 +94,10 @@ def test_a_number_that_is_whole_is_no_mistake(table: dict[str, int]) -> None:
 
 def test_the_note_is_part_of_the_text() -> None:
     text = str(olm.preview(NET, {"head": -1}))
-    assert text.endswith("note: Rule 'head' has the negative multiplier -1: its "
-                         "parameters climb the loss.")  # fmt: skip
+    assert text.endswith(
+        "note: Rule 'head' has the negative multiplier -1: its "
+        "parameters climb the loss."
+    )
 
 
 def test_needs_shapes_only_and_shows_what_runs() -> None:

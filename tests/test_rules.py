@@ -151,9 +151,21 @@ class TestMultipliers:
 
     @pytest.mark.parametrize(
         "value",
-        [True, np.bool_(True), jnp.array(True), 1j, np.complex64(1), jnp.complex64(1),
-         "0.1", None, [1.0], float, object(), b"1"],
-    )  # fmt: skip
+        [
+            True,
+            np.bool_(True),
+            jnp.array(True),
+            1j,
+            np.complex64(1),
+            jnp.complex64(1),
+            "0.1",
+            None,
+            [1.0],
+            float,
+            object(),
+            b"1",
+        ],
+    )
     def test_other_types_are_an_error_that_names_the_rule(self, value: Any) -> None:
         with pytest.raises(TypeError, match=r"rule 'stem' must be a real number"):
             olm.Rules({"stem": value})
