@@ -45,6 +45,8 @@ from optax_lrmult._preview import preview as preview
 from optax_lrmult._comparison import AssignmentDiff as AssignmentDiff
 from optax_lrmult._comparison import assignment_diff as assignment_diff
 from optax_lrmult._rates import learning_rates as learning_rates
+from optax_lrmult._plots._bars import plot_multipliers as plot_multipliers
+from optax_lrmult._plots._lines import plot_schedule as plot_schedule
 
 from optax_lrmult._transform import scale_by_name_multiplier as scale_by_name_multiplier
 from optax_lrmult._transform import with_name_multipliers as with_name_multipliers

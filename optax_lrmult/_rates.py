@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -13,7 +13,7 @@ from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._scaling import at_step
 from optax_lrmult._values import Multiplier, PerLayer, as_scalar, is_number, is_schedule
 
-_NO_RULE = "(no rule)"
+NO_RULE = "(no rule)"
 
 
 def learning_rates(
@@ -72,30 +72,50 @@ def learning_rates(
     if not is_schedule(learning_rate):
         learning_rate = as_scalar(learning_rate, "learning_rate")
     rate = at_step(learning_rate, step)
-    rates: dict[str, jax.Array] = {}
-    for key, multiplier in _entries(rules, assignments):
-        product = at_step(multiplier, step) * rate
-        if isinstance(multiplier, PerLayer):
-            for layer in range(len(product)):
-                rates[_unused(f"{key}[{layer}]", rates)] = product[layer]
-        else:
-            rates[_unused(key, rates)] = product
-    return rates
+    entries = entries_of(rules, assignments)
+    return {entry.key: at_step(entry.multiplier, step) * rate for entry in entries}
 
 
-def _entries(
+class Entry(NamedTuple):
+    """A rate to log: its key, the text of its rule, and a multiplier for one array."""
+
+    key: str
+    rule: str
+    multiplier: Multiplier
+
+
+def entries_of(rules: Rules, assignments: Sequence[Assignment]) -> list[Entry]:
+    """What `learning_rates` has a key for, in its order."""
+    entries: dict[str, Entry] = {}
+    for rule, key, multiplier in _by_rule(rules, assignments):
+        for index, value in slices_of(multiplier):
+            unused = _unused(f"{key}{index}", entries)
+            entries[unused] = Entry(unused, rule, value)
+    return list(entries.values())
+
+
+def slices_of(multiplier: Multiplier) -> Iterator[tuple[str, Multiplier]]:
+    """The multipliers of a `per_layer` with `[0]`, `[1]`, ...; any other one alone."""
+    if isinstance(multiplier, PerLayer):
+        for index, value in enumerate(multiplier.values):
+            yield f"[{index}]", value
+    else:
+        yield "", multiplier
+
+
+def _by_rule(
     rules: Rules, assignments: Sequence[Assignment]
-) -> Iterator[tuple[str, Multiplier]]:
+) -> Iterator[tuple[str, str, Multiplier]]:
     for rule in {id(rule): rule for rule in rules}.values():
         rows = [row for row in assignments if row.rule is rule]
         if callable(rule.pattern):
-            yield from {
-                _key_of_value(rule, row): row.multiplier for row in rows
-            }.items()
+            values = {_key_of_value(rule, row): row.multiplier for row in rows}
+            yield from ((rule.text, *pair) for pair in values.items())
         elif rows:
-            yield rule.text or str(rule), rule.multiplier
+            key = rule.text or str(rule)
+            yield key, key, rule.multiplier
     if any(row.rule is None for row in assignments):
-        yield _NO_RULE, 1.0
+        yield NO_RULE, NO_RULE, 1.0
 
 
 def _key_of_value(rule: Rule, row: Assignment) -> str:

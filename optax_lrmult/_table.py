@@ -17,7 +17,7 @@ from optax_lrmult._multipliers import (
     check_rules,
 )
 from optax_lrmult._names import ParamLabels, PyTree
-from optax_lrmult._preview import preview
+from optax_lrmult._preview import Preview, preview
 from optax_lrmult._rules import Rules
 from optax_lrmult._scaling import scale_by_assignment
 from optax_lrmult._values import is_static
@@ -55,10 +55,12 @@ class Table:
 
     def inspect(self, params: PyTree) -> None:
         """Checks the rules against the parameters, and shows the assignment."""
-        names = {"param_labels": self.param_labels}
-        check_rules(params, self.rules, on_unmatched=self.on_unmatched, **names)
+        labels = self.param_labels
+        check_rules(
+            params, self.rules, param_labels=labels, on_unmatched=self.on_unmatched
+        )
         if self.verbose and jax.tree.leaves(params):
-            _log(str(preview(params, self.rules, **names)))
+            _log(preview(params, self.rules, param_labels=labels))
 
     def scale(
         self,
@@ -104,8 +106,8 @@ def _shape_and_dtype(leaf: Any) -> tuple[Any, Any]:
     return getattr(leaf, "shape", None), getattr(leaf, "dtype", type(leaf))
 
 
-def _log(text: str) -> None:
+def _log(shown: Preview) -> None:
     if _logger.isEnabledFor(logging.INFO):
-        _logger.info("The assignment of multipliers:\n%s", text)
+        _logger.info("The assignment of multipliers:\n%s", shown)
     else:
-        print(text, file=sys.stderr)
+        shown.show(sys.stderr)

@@ -20,6 +20,7 @@ GroupRules from_big_vision from_keras_lr_multiplier from_mmengine
 from_torch_param_groups
 Assignment assign check_rules Preview preview
 AssignmentDiff assignment_diff learning_rates
+plot_multipliers plot_schedule
 scale_by_name_multiplier with_name_multipliers
 ScaleByNameMultiplierState set_multipliers
 trainable add_decayed_weights_by_name constrain_by_name max_norm non_negative unit_norm
@@ -30,10 +31,11 @@ adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_we
 FLOORS = [
     ["_names", "_values"],
     ["_rules"],
-    ["_patterns", "_diagnosis", "_matching", "_recipes"],
+    ["_patterns", "_diagnosis", "_matching", "_recipes", "_folding"],
     ["_config", "_multipliers"],
-    ["_scaling", "_preview", "_masks", "_constraints", "_comparison", "_converters"],
-    ["_injection", "_rates"],
+    ["_scaling", "_rows", "_masks", "_constraints", "_comparison", "_converters"],
+    ["_injection", "_rates", "_text", "_html"],
+    ["_preview", "_plots"],
     ["_table"],
     ["_transform", "_adam", "_effective"],
     ["_decay", "_optimizers", "_keras"],

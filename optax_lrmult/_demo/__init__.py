@@ -82,7 +82,7 @@ def _show_zero_shot(rnet: Params, photographs: Photographs) -> None:
 def _show_task(network: Params) -> None:
     print("\nA new task: which way up is the face? 4 ways, 5 training images of each.")
     print("R-Net gets a new head, and the lower a layer, the slower it learns:\n")
-    print(optax_lrmult.preview(network, MULTIPLIERS))
+    optax_lrmult.preview(network, MULTIPLIERS).show()
     print("\nTraining with AMSGrad, with these multipliers and with a uniform rate.")
 
 

@@ -1,0 +1,1 @@
+"""Figures of an assignment; matplotlib is imported by the call that draws."""
