@@ -108,7 +108,7 @@ class Preview:
             shape = "x".join(map(str, row.shape))
             rule = rule_text(row) if row.rule else ""
             cells = row.name, shape, row.dtype, size(row), rule
-            writer.writerow((*cells, describe(row.multiplier)))
+            writer.writerow((*cells, _as_cell(row.multiplier)))
         return text.getvalue()
 
     def _sections(self) -> list[Section]:
@@ -184,6 +184,11 @@ def _as_dict(row: Assignment) -> dict[str, Any]:
         "rule": rule_text(row) if row.rule else None,
         "multiplier": _as_data(row.multiplier),
     }
+
+
+def _as_cell(multiplier: Multiplier) -> str:
+    """A number with all its digits; anything else as the preview shows it."""
+    return repr(multiplier) if is_number(multiplier) else describe(multiplier)
 
 
 def _as_data(multiplier: Multiplier) -> Any:

@@ -8,8 +8,7 @@ from typing import TextIO
 from optax_lrmult._rows import Section, Tone, shortened
 
 _GAP = "  "
-_NARROWEST = 16
-_GIVING_WAY = ("rule", "name", "multiplier")
+_NARROWEST = {"rule": 16, "name": 16, "multiplier": 24}  # In the order of giving way.
 _COLOURS: dict[Tone, str] = {
     "frozen": "2",  # Faint: it stands still.
     "slower": "36",
@@ -79,12 +78,12 @@ def _narrowed(header: Sequence[str], widths: Sequence[int], width: int) -> list[
     """Widths that fit, or nearly: the rule gives way first, the multiplier last."""
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     result = list(widths)
-    for name in _GIVING_WAY:
+    for name, narrowest in _NARROWEST.items():
         if name in header:
             column = header.index(name)
-            cut = min(max(excess, 0), max(0, result[column] - _NARROWEST))
-            result[column] -= cut
-            excess -= cut
+            less = min(max(excess, 0), max(0, result[column] - narrowest))
+            result[column] -= less
+            excess -= less
     return result
 
 

@@ -1,5 +1,6 @@
 """Strictness for every test, and no skip in silence."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 # The only tests that may be skipped, each with its reason.
 ALLOWED_SKIPS: dict[str, str] = {}
 
+os.environ["MPLBACKEND"] = "Agg"  # Figures need no screen.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # No test is timed, and a run that fails fails again.

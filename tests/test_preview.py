@@ -1,6 +1,13 @@
 """The preview as golden text, and the notes on likely mistakes."""
 
+import csv
+import io
+import json
+import os
+import pty
 import re
+import sys
+from html.parser import HTMLParser
 
 import jax
 import jax.numpy as jnp
@@ -129,3 +136,295 @@ def test_function_rules_are_grouped_by_multiplier() -> None:
     text = str(olm.preview(NET, rate))
     assert re.search(r"rate +2 +4,000", text)
     assert re.search(r"rate +0\.5 +24", text)
+
+
+BLOCK = {"attn": {"qkv": shapes(kernel=(64, 192))}, "mlp": shapes(kernel=(64, 256))}
+VIT = {f"encoderblock_{i}": BLOCK for i in range(12)} | {
+    "embedding": shapes(kernel=(48, 64)),
+    "head": shapes(kernel=(64, 10), bias=(10,)),
+}
+VIT_PREVIEW = olm.preview(VIT, {"bias": 0} + olm.layer_decay(0.75, VIT))
+
+
+def test_a_model_of_twelve_blocks_at_110_columns() -> None:
+    assert (
+        VIT_PREVIEW.to_text(110)
+        == """\
+name                                  shape      rule                                   multiplier
+embedding/kernel                      (48, 64)   /embedding(?:/.*)?/                     0.0237573
+encoderblock_{0..11}/attn/qkv/kernel  (64, 192)  /encoderblock_{0..11}(?:/.*)?/  0.0316764 .. 0.75
+encoderblock_{0..11}/mlp/kernel       (64, 256)  /encoderblock_{0..11}(?:/.*)?/  0.0316764 .. 0.75
+head/bias                             (10,)      'bias'                                          0
+head/kernel                           (64, 10)   /head(?:/.*)?/                                  1
+
+rule                       multiplier  parameters   share
+/embedding(?:/.*)?/         0.0237573       3,072    0.9%
+/encoderblock_0(?:/.*)?/    0.0316764      28,672    8.2%
+/encoderblock_1(?:/.*)?/    0.0422351      28,672    8.2%
+/encoderblock_2(?:/.*)?/    0.0563135      28,672    8.2%
+/encoderblock_3(?:/.*)?/    0.0750847      28,672    8.2%
+/encoderblock_4(?:/.*)?/     0.100113      28,672    8.2%
+/encoderblock_5(?:/.*)?/     0.133484      28,672    8.2%
+/encoderblock_6(?:/.*)?/     0.177979      28,672    8.2%
+/encoderblock_7(?:/.*)?/     0.237305      28,672    8.2%
+/encoderblock_8(?:/.*)?/     0.316406      28,672    8.2%
+/encoderblock_9(?:/.*)?/     0.421875      28,672    8.2%
+/encoderblock_10(?:/.*)?/      0.5625      28,672    8.2%
+/encoderblock_11(?:/.*)?/        0.75      28,672    8.2%
+'bias'                              0          10    0.0%
+/head(?:/.*)?/                      1         640    0.2%
+all                                       347,786  100.0%
+frozen                                         10    0.0%"""
+    )
+
+
+def test_a_model_of_twelve_blocks_at_72_columns() -> None:
+    text = VIT_PREVIEW.to_text(72)
+    assert (
+        text.split("\n\n")[0]
+        == """\
+name                      shape      rule                     multiplier
+embedding/kernel          (48, 64)   /embedding(?.../          0.0237573
+encoderblo.../qkv/kernel  (64, 192)  /encoderbloc.../  0.0316764 .. 0.75
+encoderblo.../mlp/kernel  (64, 256)  /encoderbloc.../  0.0316764 .. 0.75
+head/bias                 (10,)      'bias'                            0
+head/kernel               (64, 10)   /head(?:/.*)?/                    1"""
+    )
+    assert text.split("\n\n")[1] == VIT_PREVIEW.to_text(110).split("\n\n")[1]
+
+
+def test_a_line_is_as_wide_as_asked_or_as_narrow_as_can_be_read() -> None:
+    for width in range(72, 120, 4):
+        assert max(map(len, VIT_PREVIEW.to_text(width).splitlines())) <= width
+    assert VIT_PREVIEW.to_text(1) == VIT_PREVIEW.to_text(40)
+    assert "0.0316764 .. 0.75" in VIT_PREVIEW.to_text(1)
+    assert VIT_PREVIEW.to_text(1000) == str(VIT_PREVIEW)
+
+
+def test_a_bare_array_and_a_name_without_segments_are_cut_too() -> None:
+    text = olm.preview(shapes(**{"x" * 100: (2,)}), None).to_text(60)
+    assert re.search(r"^x{16}\.\.\.x{16}  ", text, re.MULTILINE)
+    assert "\n      ()     -  " in str(olm.preview(1.0, None))
+
+
+class TestColour:
+    TABLE = {
+        "block_2/bias": -1,
+        "block_2": 0.5,
+        "bias": 2,
+        "head": Warmup(),
+        "stack": olm.per_layer([0, 0, 0]),
+    }
+    TONES = {
+        "block_2/bias": "31",  # negative, red
+        "block_2/kernel": "36",  # slower, cyan
+        "block_10/bias": "33",  # faster, yellow
+        "head/kernel": "35",  # a schedule, magenta
+        "stack/kernel": "2",  # frozen, faint
+    }
+
+    def test_is_by_multiplier(self) -> None:
+        text = olm.preview(NET, self.TABLE).to_text(colour=True)
+        for name, code in self.TONES.items():
+            assert re.search(rf"^\033\[{code}m{name} .*\033\[0m$", text, re.MULTILINE)
+        assert "\nblock_10/kernel  (4, 4) " in text  # 1 has the terminal's own
+        assert text.startswith("\033[1mname ")
+
+    def test_adds_codes_and_changes_nothing_else(self) -> None:
+        preview = olm.preview(NET, self.TABLE)
+        for width in (60, None):
+            coloured = preview.to_text(width, colour=True)
+            assert re.sub(r"\033\[\d*m", "", coloured) == preview.to_text(width)
+
+    def test_layers_of_different_tones_have_one_of_their_own(self) -> None:
+        table = {"stack": olm.per_layer([0, 0.5, 2])}
+        assert "\033[35mstack/kernel" in olm.preview(NET, table).to_text(colour=True)
+        table = {"stack": olm.per_layer([0.1, 0.5, 0.2])}
+        assert "\033[36mstack/kernel" in olm.preview(NET, table).to_text(colour=True)
+
+
+class TestShow:
+    @pytest.fixture(autouse=True)
+    def plain_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "70")
+
+    @staticmethod
+    def in_terminal() -> str:
+        """What `show` writes where standard output is a terminal."""
+        main, terminal = pty.openpty()
+        with os.fdopen(main, "rb") as screen, os.fdopen(terminal, "w") as file:
+            olm.preview(NET, {"head": 0.5}).show(file)
+            file.flush()
+            return screen.read1().decode().replace("\r\n", "\n")
+
+    def test_in_a_terminal_in_colour_and_at_its_width(self) -> None:
+        expected = olm.preview(NET, {"head": 0.5}).to_text(70, colour=True)
+        assert self.in_terminal() == f"{expected}\n"
+
+    @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+    def test_plain_where_the_terminal_or_the_user_wants_none(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        assert "\033" not in self.in_terminal()
+
+    def test_plain_and_whole_in_a_pipe(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        VIT_PREVIEW.show()
+        assert capsys.readouterr().out == f"{VIT_PREVIEW}\n"
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        VIT_PREVIEW.show()
+        assert capsys.readouterr().out == f"{VIT_PREVIEW.to_text(colour=True)}\n"
+
+    def test_str_and_repr_are_plain_also_in_a_terminal(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        assert str(VIT_PREVIEW) == repr(VIT_PREVIEW) == VIT_PREVIEW.to_text()
+
+
+class TestData:
+    TABLE = {
+        "bias": 0,
+        re.compile("block_2/.*"): 0.1,
+        "head": Warmup(),
+        "stack": olm.per_layer([0, 0.5, Warmup()]),
+    }
+
+    def test_dictionary(self) -> None:
+        data = olm.preview(NET, self.TABLE).to_dict()
+        assert json.loads(json.dumps(data)) == data
+        assert data["parameters"][0] == {
+            "name": "block_2/bias",
+            "shape": [4],
+            "dtype": "float32",
+            "size": 4,
+            "rule": "'bias'",
+            "multiplier": 0.0,
+        }
+        by_name = {row["name"]: row for row in data["parameters"]}
+        assert by_name["block_10/kernel"]["rule"] is None
+        assert by_name["head/kernel"]["multiplier"] == "Warmup(10)"
+        assert by_name["stack/kernel"]["multiplier"] == [0.0, 0.5, "Warmup(10)"]
+        assert (data["total"], data["frozen"], data["notes"]) == (4064, 16, [])
+
+    def test_notes_and_traced_values(self) -> None:
+        found = []
+        jax.jit(lambda m: found.append(olm.preview(NET, {"hed": m}).to_dict()) or m)(
+            1.0
+        )
+        assert "matches none" in found[0]["notes"][0]
+        jax.jit(lambda m: found.append(olm.preview(NET, {"head": m}).to_dict()) or m)(
+            1.0
+        )
+        rows = {row["name"]: row for row in found[1]["parameters"]}
+        assert json.dumps(rows["head/kernel"]["multiplier"]) == '"traced float32"'
+
+    def test_csv(self) -> None:
+        text = olm.preview(NET, self.TABLE | {"block_1": 0.1}).to_csv()
+        assert text.splitlines()[:2] == [
+            "name,shape,dtype,size,rule,multiplier",
+            "block_2/bias,4,float32,4,'bias',0.0",
+        ]
+        rows = {row["name"]: row for row in csv.DictReader(io.StringIO(text))}
+        assert rows["block_2/kernel"]["shape"] == "4x4"
+        assert rows["stack/kernel"]["multiplier"] == "per_layer([0, 0.5, Warmup(10)])"
+        assert len(rows) == 6
+
+    def test_csv_has_the_whole_number_and_no_text_without_a_rule(self) -> None:
+        text = olm.preview(shapes(a=(2,), b=()), {"a": 1 / 3}).to_csv()
+        assert text.splitlines()[1:] == [
+            "a,2,float32,2,'a',0.3333333333333333",
+            "b,,float32,1,,1.0",
+        ]
+
+
+class Page(HTMLParser):
+    """Tags in their order, with what stands in the cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.rows = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.open.append(tag)
+        self.tags.append((tag, dict(attrs).get("class")))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+class TestHtml:
+    def test_has_the_cells_of_the_text(self) -> None:
+        page = Page(VIT_PREVIEW._repr_html_())
+        assert page.open == []
+        texts = [" ".join(" ".join(row).split()) for row in page.rows]
+        lines = [" ".join(line.split()) for line in str(VIT_PREVIEW).splitlines()]
+        assert texts == [line for line in lines if line and line[:5] != "note:"]
+        tones = [name for tag, name in page.tags if tag == "tr" and name]
+        assert tones[:3] == ["slower", "slower", "slower"]
+        assert tones.count("frozen") == 2
+        assert tones[-2:] == ["sum", "sum"]
+
+    def test_escapes(self) -> None:
+        params = shapes(**{"<script>alert(1)</script>": (2,), "a&b": (2,)})
+        html = olm.preview(params, {"<": -1, re.compile("a&.*"): 2})._repr_html_()
+        assert "<script" not in html
+        assert "&lt;script&gt;alert(1)" in html
+        assert "/a&amp;.*/" in html
+        assert "note: Rule &#x27;&lt;&#x27; has the negative" in html
+
+    @pytest.mark.parametrize(
+        "theme",
+        [
+            "@media (prefers-color-scheme:dark)",
+            "[data-jp-theme-light=false] .optax-lrmult",
+            "[data-jp-theme-light=true] .optax-lrmult",
+            "[theme=dark] .optax-lrmult",
+            ".vscode-dark .optax-lrmult",
+            ".vscode-light .optax-lrmult",
+        ],
+    )
+    def test_knows_the_themes_and_loads_nothing(self, theme: str) -> None:
+        html = VIT_PREVIEW._repr_html_()
+        assert theme in html
+        assert not re.search("https?:|url\\(|@import|src=", html)
+
+    def test_a_notebook_that_says_its_theme_comes_after_the_system(self) -> None:
+        html = VIT_PREVIEW._repr_html_()
+        order = ["{--frozen:#767676", "prefers-color-scheme", "=true]", "=false]"]
+        assert sorted(order, key=html.index) == order
+
+    def test_colours_can_be_read_on_both_themes(self) -> None:
+        html = VIT_PREVIEW._repr_html_()
+        light, dark = re.findall(r"\{(--frozen[^}]+)", html)[:2]
+        for colours, ground in ((light, "#ffffff"), (dark, "#1e1e1e")):
+            for colour in re.findall(r"#\w{6}", colours):
+                assert contrast(colour, ground) >= 4.5
+
+
+def contrast(colour: str, ground: str) -> float:
+    """The ratio of WCAG 2."""
+    first, second = sorted(map(luminance, (colour, ground)), reverse=True)
+    return (first + 0.05) / (second + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

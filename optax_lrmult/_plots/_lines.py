@@ -158,12 +158,14 @@ def _remark(curves: Sequence[np.ndarray]) -> str:
 
 
 def _finish(ax: "Axes", steps: np.ndarray, curves: Sequence[np.ndarray]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     sizes = [float(abs(r[np.isfinite(r)]).max(initial=0)) for r in curves]
     peaks = [size for size in sizes if size > 0]
     ax.set_yscale("log", nonpositive="clip")
     ax.set_ylim(min(peaks, default=1.0) / _ROOM_BELOW, max(peaks, default=1.0) * 2)
     ax.margins(x=0 if len(steps) > 1 else None)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5], integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("effective learning rate")
     ax.grid(axis="y", alpha=0.3)
