@@ -69,6 +69,8 @@ def run(name: str) -> Any:
             kernel_name="python3",
             timeout=300,
             coalesce_streams=True,
+            iopub_timeout=60,
+            raise_on_iopub_timeout=True,
             resources={"metadata": {"path": folder}},
         )
         client.execute(env=environment())
@@ -76,7 +78,7 @@ def run(name: str) -> Any:
 
 
 def test_all_notebooks_are_known() -> None:
-    assert sorted(path.stem for path in NOTEBOOKS.iterdir()) == sorted(INSTALLS)
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(INSTALLS)
 
 
 # What is saved.
