@@ -5,7 +5,6 @@ from pathlib import Path
 
 import optax_lrmult
 
-
 OF_TESTS = {"MPLBACKEND", "XLA_FLAGS"}
 
 

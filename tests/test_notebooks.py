@@ -127,10 +127,11 @@ def assert_clean(notebook: Any) -> None:
 
 
 def texts(output: Any) -> Iterator[str]:
+    """What is printed, and tables without their style."""
     yield output.get("text", "")
     for kind, data in sorted(output.get("data", {}).items()):
         if kind.startswith("text/"):
-            yield data
+            yield re.sub(r"<style>.*?</style>|<[^<>]*>", " ", data, flags=re.DOTALL)
 
 
 # What a run shows.
