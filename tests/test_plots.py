@@ -291,8 +291,11 @@ class TestLines:
         (VIT, {"mlp": 0.5, "embed": -2}),
         (FLAT, {"p1": 0.1, "p2": 0.2, "_x": 0.3}),
         (
-            {"params": {"q" * 40: shapes(a=(2,), b=(2,)), "_w$x$": shapes(c=(2,))}},
-            {"q" * 40: 0.1, "_w$x$": 0.01, re.compile("$a|^$|.*c$"): 2, "/b": 1},
+            {
+                "params": {"q" * 40: shapes(a=(2,), b=(2,)), "r" * 40: shapes(d=(2,))},
+                r"_w$\oops$": shapes(c=(2,)),
+            },
+            {"q" * 40: 0.1, "r" * 40: 0.2, r"_w$\oops$": 0.01},
         ),
     ],
 )

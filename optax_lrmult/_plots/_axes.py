@@ -94,8 +94,7 @@ def written(text: str, width: int) -> str:
 
 def _shortened(label: str) -> str:
     """Without the syntax that `by_prefix` puts behind a prefix."""
-    text = written(label.replace("(?:/.*)?", ""), _LONGEST_LABEL)
-    return f" {text}" if text.startswith("_") else text  # Or matplotlib leaves it out.
+    return written(label.replace("(?:/.*)?", ""), _LONGEST_LABEL)
 
 
 def _colours(count: int) -> Sequence[Any]:
