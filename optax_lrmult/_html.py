@@ -35,6 +35,7 @@ def _below(themes: Sequence[str]) -> str:
     return ",".join(f"{theme} .optax-lrmult" for theme in themes)
 
 
+# The class stands twice where JupyterLab's own style would win.
 _STYLE = f"""\
 .optax-lrmult{{{_variables(_LIGHT)};color:inherit;font-size:13px}}
 @media (prefers-color-scheme:dark){{.optax-lrmult{{{_variables(_DARK)}}}}}
@@ -44,12 +45,13 @@ _STYLE = f"""\
 .optax-lrmult div:first-of-type{{max-height:36em}}
 .optax-lrmult table{{border-collapse:collapse;font:inherit;margin:0}}
 .optax-lrmult tr{{background:none}}
-.optax-lrmult :is(th,td){{padding:.2em 1.4em .2em 0;text-align:left;\
+.optax-lrmult :is(th,td){{padding:.2em 1.4em .2em 0;\
 white-space:nowrap;border:0;color:inherit}}
 .optax-lrmult th{{border-bottom:1px solid;font-weight:600}}
 .optax-lrmult td{{font-family:ui-monospace,Menlo,Consolas,monospace}}
 .optax-lrmult td.rule{{max-width:28ch;overflow:hidden;text-overflow:ellipsis}}
-.optax-lrmult .right{{text-align:right}}
+.optax-lrmult.optax-lrmult :is(th,td){{text-align:left}}
+.optax-lrmult.optax-lrmult .right{{text-align:right}}
 .optax-lrmult .sum td{{opacity:.7}}
 .optax-lrmult p{{margin:.4em 0;color:var(--faster)}}"""
 

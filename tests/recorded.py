@@ -45,3 +45,24 @@ def assert_within_tolerance(params: Any, recorded: Any, where: str) -> None:
             atol=2e-6,
             err_msg=f"{name} {where}",
         )
+
+
+def keras_weights_after(case: Case, steps: int) -> list[np.ndarray]:
+    """`[iterations] + ms + vs + vhats`: as recorded, else from the formulas."""
+    b1, b2 = (float(np.float32(case.config[k])) for k in ("beta_1", "beta_2"))
+    rows = [[np.zeros(v["shape"]) for v in case.variables] for _ in range(3)]
+    ms, vs, vhats = rows
+    for gradients in case.gradients[:steps]:
+        for i, g in enumerate(np.asarray(x, np.float64) for x in gradients.values()):
+            ms[i] = b1 * ms[i] + (1 - b1) * g
+            vs[i] = b2 * vs[i] + (1 - b2) * g**2
+            vhats[i] = np.maximum(vhats[i], vs[i])
+    if not case.config["amsgrad"]:
+        vhats = [np.zeros(1) for _ in vhats]
+    for mine, key in [(ms, "m"), (vs, "v"), (vhats, "vhat")]:
+        if case.raw.get(key):
+            recorded = case.tree(case.raw[key][steps - 1]).values()
+            for i, array in enumerate(recorded):
+                np.testing.assert_allclose(mine[i], array, 1e-4, 1e-9)
+                mine[i] = np.asarray(array)
+    return [np.array(steps, np.int64), *ms, *vs, *vhats]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from eight_devices import MESHES, NEW_VALUES, OPTIMIZERS
+from processes import environment
 from two_processes import trained_params
-
-import optax_lrmult
 
 SCRIPTS = Path(__file__).parent
 SECONDS = 120
@@ -26,14 +24,6 @@ Find = Callable[[str, str, str], dict[str, Any]]
 
 every_mesh = pytest.mark.parametrize("mesh", MESHES)
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
-
-
-def environment() -> dict[str, str]:
-    """This process's environment, with this library and without its devices."""
-    library = str(Path(optax_lrmult.__file__).parents[1])
-    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return {**own, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from recorded import Case, assert_within_tolerance, cases
+from recorded import Case, assert_within_tolerance, cases, keras_weights_after
 
 import optax_lrmult as olm
 
@@ -89,9 +89,9 @@ def test_the_rule_of_each_variable_is_the_one_that_the_original_reported(
 def test_the_rest_of_a_run_agrees_after_restoring_from_keras_weights(name: str) -> None:
     case = ORIGINAL[name]
     third = len(case.gradients) // 3
-    moments = weights_after(case, third)
+    weights = keras_weights_after(case, third)
     state = olm.state_from_keras_weights(
-        moments, case.params[third - 1], names=[v["name"] for v in case.variables]
+        weights, case.params[third - 1], names=[v["name"] for v in case.variables]
     )
     tx = optimizer(case)
     assert jax.tree.structure(state) == jax.tree.structure(tx.init(case.initial_params))
@@ -99,27 +99,6 @@ def test_the_rest_of_a_run_agrees_after_restoring_from_keras_weights(name: str) 
     for index in range(third, len(case.gradients)):
         params, state = step(case.gradients[index], state, params)
         assert_within_tolerance(params, case.params[index], f"after step {index}")
-
-
-def weights_after(case: Case, steps: int) -> list[np.ndarray]:
-    """`[iterations] + ms + vs + vhats`: as recorded, else from the formulas."""
-    b1, b2 = (float(np.float32(case.config[k])) for k in ("beta_1", "beta_2"))
-    rows = [[np.zeros(v["shape"]) for v in case.variables] for _ in range(3)]
-    ms, vs, vhats = rows
-    for gradients in case.gradients[:steps]:
-        for i, g in enumerate(np.asarray(x, np.float64) for x in gradients.values()):
-            ms[i] = b1 * ms[i] + (1 - b1) * g
-            vs[i] = b2 * vs[i] + (1 - b2) * g**2
-            vhats[i] = np.maximum(vhats[i], vs[i])
-    if not case.config["amsgrad"]:
-        vhats = [np.zeros(1) for _ in vhats]
-    for mine, key in [(ms, "m"), (vs, "v"), (vhats, "vhat")]:
-        if case.raw.get(key):
-            recorded = case.tree(case.raw[key][steps - 1]).values()
-            for i, array in enumerate(recorded):
-                np.testing.assert_allclose(mine[i], array, 1e-4, 1e-9)
-                mine[i] = np.asarray(array)
-    return [np.array(steps, np.int64), *ms, *vs, *vhats]
 
 
 def test_a_real_run_has_the_recorded_losses() -> None:
