@@ -80,6 +80,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "trainable": lambda: olm.trainable({"": 0}),
     "add_decayed_weights_by_name": lambda: olm.add_decayed_weights_by_name(0.1),
     "constrain_by_name": lambda: olm.constrain_by_name(CONSTRAINTS),
+    "packed": lambda: olm.packed(optax.adam(0.1)),
+    "unpacked_state": lambda: olm.unpacked_state(
+        olm.packed(optax.adam(0.1)).init(PARAMS), PARAMS
+    ),
     "max_norm": lambda: olm.max_norm(0.5, axis=1),
     "non_negative": lambda: olm.non_negative(),
     "unit_norm": lambda: olm.unit_norm((0, 1)),
@@ -97,7 +101,11 @@ VALUES: dict[str, Callable[[], Any]] = {
         [np.array(7), *MOMENTS, *MOMENTS], PARAMS
     ),
 }
-NO_VALUES = {"check_rules": "it returns nothing"}
+NO_VALUES = {
+    "check_rules": "it returns nothing",
+    "plot_multipliers": "it returns axes",
+    "plot_schedule": "it returns axes",
+}
 # Optax's transformations are pairs of closures, which pickle does not take; copy does.
 CLOSURES = {
     "with_name_multipliers": "it calls optax's optimizer",
@@ -108,6 +116,7 @@ CLOSURES = {
     "trainable": "it is a function for optax.masked, whose states need it no more",
     "add_decayed_weights_by_name": "it is a link in optax's way",
     "constrain_by_name": "it is a link in optax's way",
+    "packed": "it calls optax's optimizer",
 }
 
 

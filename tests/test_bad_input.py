@@ -229,11 +229,15 @@ def test_text_of_a_config_is_never_run() -> None:
 
 def test_nothing_in_the_library_can_run_text() -> None:
     running = re.compile(
-        r"\b(eval|exec|__import__|import_module)\(|"
+        r"\b(eval|exec|__import__)\(|"
         r"\bimport (pickle|marshal|shelve|yaml)|(?<![.\w])compile\("
     )
     for path in PACKAGE.rglob("*.py"):
-        assert not running.search(path.read_text(encoding="utf-8")), path
+        text = path.read_text(encoding="utf-8")
+        assert not running.search(text), path
+        if "import_module" in text:  # By a name that the library wrote.
+            assert path.name == "_headers.py"
+        assert not re.search(r"(?<!def )\bneeded\((?!\")", text), path
 
 
 def test_names_that_break_lines_do_not_break_tables() -> None:
