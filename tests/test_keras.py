@@ -282,3 +282,10 @@ def test_a_schedule_is_the_learning_rate_of_each_step() -> None:
     for expected in (-0.1, -0.2):
         updates, state = tx.update(params, state, params)
         np.testing.assert_allclose(updates["kernel"], [expected], rtol=1e-4)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_state_of_another_optimizer_is_refused(amsgrad: bool) -> None:
+    tx = olm.scale_by_keras_adam(amsgrad=amsgrad)
+    with pytest.raises(ValueError, match=r"must be that of init\(params\)"):
+        tx.update(jnp.ones(2), optax.EmptyState())

@@ -146,3 +146,8 @@ def test_names_are_those_found_by_hand(tree: Any) -> None:
 def test_numbers_in_names_are_sorted_as_numbers() -> None:
     names = ["head", "block_10/w", "block_10/a", "block_9", "block_2/w", "10", "2"]
     assert sorted(names, key=natural_order) == names[::-1]
+
+
+def test_keys_that_cannot_be_sorted_are_told_where_they_are() -> None:
+    with pytest.raises(ValueError, match=r"no pytree.*\[1, 'b'\] are not"):
+        olm.path_labels({"a": [2.0, {1: 1.0, "b": 2.0}]})
