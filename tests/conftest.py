@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import jax
@@ -47,6 +48,18 @@ def x64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def telemetry_of_orbax() -> Iterator[None]:
+    """Orbax 0.11.24 reports sizes to a function that jax 0.5.3 does not have yet."""
+
+    def ignore(*args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.monitoring, "record_scalar", ignore, raising=False)
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -200,16 +200,6 @@ def trip(request: pytest.FixtureRequest, tmp_path: Path) -> Trip:
     return {"orbax": through_orbax, "msgpack": through_msgpack}[request.param]
 
 
-@pytest.fixture(autouse=True)
-def telemetry_of_orbax(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Orbax 0.11.24 reports sizes to a function that jax 0.5.3 does not have yet."""
-
-    def ignore(*args: Any, **kwargs: Any) -> None:
-        del args, kwargs
-
-    monkeypatch.setattr(jax.monitoring, "record_scalar", ignore, raising=False)
-
-
 def arrays(tree: Any) -> list[np.ndarray]:
     return [np.array(leaf) for leaf in jax.tree.leaves(tree)]
 
