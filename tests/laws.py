@@ -233,7 +233,8 @@ def donated_buffers_are_used(name: str) -> None:
 
 
 def it_compiles_once(name: str) -> None:
-    assert ours(name).compilations == 1
+    """Or twice, as simplified_ademamix of optax 0.2.5 does by itself."""
+    assert ours(name).compilations == plain(name).compilations <= 2
 
 
 def masking_the_frozen_changes_no_other(name: str) -> None:
