@@ -1,10 +1,11 @@
 """Which parameters train at all, as a mask."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
 from optax_lrmult._multipliers import (
+    Assignment,
     OnUnmatched,
     check_on_unmatched,
     checked_assignments,
@@ -48,7 +49,12 @@ def trainable(
 
     def mask_fn(params: PyTree) -> PyTree:
         rows = checked_assignments(params, rules, param_labels, on_unmatched)
-        mask = [not is_frozen(row.multiplier) for row in rows]
-        return jax.tree.unflatten(jax.tree.structure(params), mask)
+        return mask_of(params, rows)
 
     return mask_fn
+
+
+def mask_of(params: PyTree, rows: Sequence[Assignment]) -> PyTree:
+    """The mask from what each leaf gets, in the tree's order."""
+    mask = [not is_frozen(row.multiplier) for row in rows]
+    return jax.tree.unflatten(jax.tree.structure(params), mask)

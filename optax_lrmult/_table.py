@@ -10,6 +10,7 @@ import jax
 
 from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._injection import with_injected
+from optax_lrmult._masks import mask_of
 from optax_lrmult._multipliers import (
     Assignment,
     OnUnmatched,
@@ -81,6 +82,10 @@ class Table:
         if injected:
             rows = with_injected(rows, injected)
         return scale_by_assignment(updates, rows, step)
+
+    def trainable(self, tree: PyTree) -> PyTree:
+        """The mask that `_masks.trainable` makes, without a check of the rules."""
+        return mask_of(tree, self._assignments(tree))
 
     def _assignments(self, updates: PyTree) -> list[Assignment]:
         """What each leaf gets; names and rules are read once for a tree's structure."""

@@ -13,7 +13,6 @@ from optax_lrmult._injection import (
     check_injectable,
     initial_multipliers,
 )
-from optax_lrmult._masks import trainable
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import Rules, RulesLike
@@ -178,8 +177,7 @@ def with_name_multipliers(
     check_flag(mask_frozen, "mask_frozen")
     inner = optax.with_extra_args_support(tx)
     if mask_frozen:
-        mask = trainable(table.rules, param_labels=param_labels, on_unmatched="ignore")
-        inner = optax.masked(inner, mask)
+        inner = optax.masked(inner, table.trainable)
     needs_step = table.rules.need_step
 
     def init_fn(params: PyTree) -> optax.OptState:

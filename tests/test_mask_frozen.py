@@ -182,3 +182,18 @@ def test_state_and_traffic_shrink_with_what_is_frozen() -> None:
     state, traffic = used["ours"] / used["plain"]
     assert state < 0.15
     assert traffic < 0.2
+
+
+def test_the_mask_is_not_read_again_in_an_eager_step() -> None:
+    calls = 0
+
+    def labels(tree: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return olm.path_labels(tree)
+
+    tx = olm.adam(1e-2, multipliers=TABLE, param_labels=labels, mask_frozen=True)
+    _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    before = calls
+    tx.update(PARAMS, state, PARAMS)
+    assert calls == before
