@@ -85,11 +85,12 @@ def frozen(share: float) -> Make:
     return make
 
 
-def packed(groups: int, amsgrad: bool = False) -> Make:
+def packed(groups: int) -> Make:
     """Ours around an optimizer whose small leaves share buffers."""
-    core = optax.amsgrad if amsgrad else optax.adam
     return lambda tree: olm.with_name_multipliers(
-        olm.packed(core(RATE)), multipliers(groups), param_labels=labels(tree, groups)
+        olm.packed(optax.adam(RATE)),
+        multipliers(groups),
+        param_labels=labels(tree, groups),
     )
 
 
