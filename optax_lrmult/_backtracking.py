@@ -14,17 +14,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from optax_lrmult._expressions import tokens_of
 from optax_lrmult._values import shortened
 
 # Texts, compiled when first used: an import is to be quick.
 _LOOP = r"\)([*+]|\{\d*,?\d*\})"
 _UNREAD = r"\(\?>|\(\?P=|\(\?\(|\\[1-9]|[*+?}]\+"
-_TOKENS = (
-    r"(?P<note>\(\?#[^)]*\)|\(\?[aiLmsux]+\))|(?P<open>\((?:\?(?:P<\w+>|<?[=!]|[aiLmsux-]*:))?)|"
-    r"(?P<repeat>[*+?]\??|\{\d*,\d*\}\??|\{\d+\}\??)|(?P<close>\))|(?P<or>\|)|"
-    r"(?P<anchor>[\^$]|\\[AbBZ])|"
-    r"(?P<character>\\[xuU][0-9a-fA-F]+|\\N\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.)"
-)
 _SPACE = r"(\\.|\[(?:\\.|[^\]\\])*\])|\s|#[^\n]*"
 _IGNORES_CASE = r"\(\?[a-z]*i"
 _LONGEST_READ = 300
@@ -82,7 +77,7 @@ class _Automaton:
         self.classes: list[frozenset[str]] = []
         self.edges: Counter[_Edge] = Counter()
         self._flags = flags
-        self._left = _tokens(text)
+        self._left = deque(tokens_of(text))
         self._alternatives()
 
     def _alternatives(self) -> _Part:
@@ -128,14 +123,6 @@ class _Automaton:
             b.last + (a.last if b.may_be_empty else ()),
             a.may_be_empty and b.may_be_empty,
         )
-
-
-def _tokens(text: str) -> deque[tuple[str, str]]:
-    found = (
-        (match.lastgroup or "", match[0])
-        for match in re.finditer(_TOKENS, text, re.DOTALL)
-    )
-    return deque(pair for pair in found if pair[0] != "note")
 
 
 def _counts(repeat: str) -> tuple[float, float]:

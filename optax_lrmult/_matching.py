@@ -4,14 +4,9 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
+from optax_lrmult._expressions import tokens_of
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._values import Multiplier
-
-_TOKENS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|.", re.DOTALL)
-_NO_LITERALS = tuple("().^$")
-_REPEATS = tuple("*+?")
-# Escapes of several characters, and comments: no literals are read beside them.
-_UNREAD = re.compile(r"\\(?![AbBdDsSwWZ])[a-zA-Z0-9]|\(\?#")
 
 
 def first_matches(
@@ -61,25 +56,28 @@ def literals_of(rule: Rule) -> list[str]:
     if not isinstance(rule.pattern, re.Pattern):
         return []
     text, flags = rule.pattern.pattern, rule.pattern.flags
-    if flags & (re.IGNORECASE | re.VERBOSE) or _UNREAD.search(text):
+    if flags & (re.IGNORECASE | re.VERBOSE):
         return []
-    return _literals(_TOKENS.findall(text))
+    return _literals(tokens_of(text))
 
 
-def _literals(tokens: Sequence[str]) -> list[str]:
+def _literals(tokens: Iterable[tuple[str, str]]) -> list[str]:
     """The runs of plain characters outside all groups and repeats."""
     runs, depth = [""], 0
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
-        if depth or token in _NO_LITERALS or token.startswith("["):
-            runs.append("")
-        elif token == "|":
+    for kind, token in tokens:
+        depth += (kind == "open") - (kind == "close")
+        if kind == "or" and not depth:
             return []
-        elif token in _REPEATS or (token[0] == "{" and token != "{"):
+        if kind == "repeat":
             runs[-1] = runs[-1][:-1]
-            runs.append("")
-        elif token[0] == "\\" and token[1].isalnum():
-            runs.append("")
-        else:
+        if kind == "character" and not depth and _stands_for_itself(token):
             runs[-1] += token[-1]
+        else:
+            runs.append("")
     return [run for run in runs if run]
+
+
+def _stands_for_itself(token: str) -> bool:
+    if len(token) == 1:
+        return token != "."
+    return len(token) == 2 and token[0] == "\\" and not token[1].isalnum()
