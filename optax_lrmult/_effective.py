@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_lrmult._hyperparameters import is_transformation
 from optax_lrmult._multipliers import assign
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import RulesLike
@@ -80,7 +81,7 @@ def _made(make_tx: Any, multipliers: RulesLike) -> optax.GradientTransformation:
         )
     check_takes_one(make_tx, "The function make_tx", "a table of rules")
     tx = make_tx(multipliers)
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+    if not is_transformation(tx):
         raise TypeError(f"make_tx must return an optimizer, not {shown(tx)}.")
     return tx
 

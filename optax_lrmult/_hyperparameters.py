@@ -66,6 +66,11 @@ def check_not_negative(value: Any, owner: str) -> None:
         )
 
 
+def is_transformation(value: Any) -> bool:
+    """True for a pair of `init` and `update`, whatever its class."""
+    return hasattr(value, "init") and hasattr(value, "update")
+
+
 def check_flag(value: Any, owner: str) -> None:
     """Raises if it is neither True nor False."""
     if not isinstance(value, bool):

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import optax
 
+from optax_lrmult._hyperparameters import is_transformation
 from optax_lrmult._layout import Keep, Layout, Packed, layout_of
 from optax_lrmult._names import PyTree, path_labels
 from optax_lrmult._values import shown
@@ -65,7 +66,7 @@ def packed(
       >>> print(f"{updates['layer_0'][0, 0]} {updates['layer_1'][0, 0]:.4f}")
       0.0 -0.0010
     """
-    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+    if not is_transformation(inner):
         raise TypeError(
             "packed wraps a gradient transformation such as optax.adam(1e-3), not "
             f"{shown(inner)} ({type(inner).__name__})."

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_lrmult._hyperparameters import check_flag
+from optax_lrmult._hyperparameters import check_flag, is_transformation
 from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
@@ -168,7 +168,7 @@ def with_name_multipliers(
       >>> jax.tree.structure(state) == jax.tree.structure(optax.lion(1e-3).init(params))
       True
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+    if not is_transformation(tx):
         raise TypeError(
             "with_name_multipliers wraps a gradient transformation such as "
             f"optax.adamw(1e-3), not {shown(tx)} ({type(tx).__name__})."
