@@ -125,10 +125,15 @@ def _by_rule(
             values = {_key_of_value(rule, row): row.multiplier for row in rows}
             yield from ((rule.text, *pair) for pair in values.items())
         elif rows:
-            key = rule.text or str(rule)
+            key = key_of(rule)
             yield key, key, rule.multiplier
     if any(row.rule is None for row in assignments):
         yield NO_RULE, NO_RULE, 1.0
+
+
+def key_of(rule: Rule | None) -> str:
+    """The text of a rule, as keys and legends have it."""
+    return (rule.text or str(rule)) if rule else NO_RULE
 
 
 def _key_of_value(rule: Rule, row: Assignment) -> str:

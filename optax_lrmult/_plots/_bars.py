@@ -74,7 +74,7 @@ def plot_multipliers(
     for row, (group, value) in enumerate(zip(groups, values, strict=True)):
         bar = _bar(ax, row, group, value, colours[group.rule])
         bars.setdefault(group.rule, bar)
-    _finish(ax, groups, [abs(value) for value in values if abs(value) > 0])
+    _finish(ax, groups, values)
     handles = [bars[family.members[0]] for family in families]
     add_legend(ax, handles, [family.label for family in families])
     return ax
@@ -101,7 +101,8 @@ def _bar(ax: "Axes", row: int, group: Group, value: float, colour: Any) -> "Rect
     return bar
 
 
-def _finish(ax: "Axes", groups: Sequence[Group], sizes: Sequence[float]) -> None:
+def _finish(ax: "Axes", groups: Sequence[Group], values: Sequence[float]) -> None:
+    sizes = [abs(value) for value in values if abs(value) > 0]
     _scale(ax, min([1.0, *sizes]) / _ROOM, max([1.0, *sizes]) * _ROOM)
     every = math.ceil(len(groups) / _MOST_NAMES) or 1
     rows = range(0, len(groups), every)
@@ -109,8 +110,8 @@ def _finish(ax: "Axes", groups: Sequence[Group], sizes: Sequence[float]) -> None
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(max(len(groups), 1) - 0.4, -0.6)
     if every == 1:
-        for row, group in enumerate(groups):
-            _write(ax, row, group)
+        for row, (group, value) in enumerate(zip(groups, values, strict=True)):
+            _write(ax, row, group.multiplier, value)
 
 
 def _scale(ax: "Axes", lowest: float, highest: float) -> None:
@@ -132,12 +133,11 @@ def _row_name(groups: Sequence[Group], row: int, every: int) -> str:
     return "" if repeats else written(groups[row].name, _LONGEST_NAME)
 
 
-def _write(ax: "Axes", row: int, group: Group) -> None:
+def _write(ax: "Axes", row: int, multiplier: Multiplier, value: float) -> None:
     """The number behind a bar, or in front of one that has no end."""
-    value = _value(group.multiplier)
     has_end = abs(value) > 0
     ax.annotate(
-        _number(group.multiplier, value),
+        _number(multiplier, value),
         (abs(value) if has_end else 0, row),
         xycoords="data" if has_end else ax.get_yaxis_transform(),
         xytext=(4, 0),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import natural_order
-from optax_lrmult._rates import NO_RULE, slices_of
+from optax_lrmult._rates import key_of, slices_of
 from optax_lrmult._recipes._blocks import find_stacks
 from optax_lrmult._recipes._roles import role_of, role_of_segment
 from optax_lrmult._values import Multiplier, is_number
@@ -67,7 +67,7 @@ def _grouped(rows: Sequence[Assignment], shared: int, depth: int) -> list[Group]
     groups: dict[tuple[Any, ...], Group] = {}
     for row in rows:
         name = "/".join(row.name.split("/")[shared : shared + depth])
-        rule = (row.rule.text or str(row.rule)) if row.rule else NO_RULE
+        rule = key_of(row.rule)
         for index, multiplier in slices_of(row.multiplier):
             value = multiplier if is_number(multiplier) else id(multiplier)
             group = Group(f"{name}{index}", rule, multiplier)
