@@ -108,7 +108,7 @@ class Preview:
             shape = "x".join(map(str, row.shape))
             rule = rule_text(row) if row.rule else ""
             cells = row.name, shape, row.dtype, size(row), rule
-            writer.writerow((*cells, _as_cell(row.multiplier)))
+            writer.writerow((*cells, _as_number_or_text(row.multiplier)))
         return text.getvalue()
 
     def _sections(self) -> list[Section]:
@@ -186,7 +186,7 @@ def _as_dict(row: Assignment) -> dict[str, Any]:
     }
 
 
-def _as_cell(multiplier: Multiplier) -> str:
+def _as_number_or_text(multiplier: Multiplier) -> str:
     """A number with all its digits; anything else as the preview shows it."""
     return repr(multiplier) if is_number(multiplier) else describe(multiplier)
 

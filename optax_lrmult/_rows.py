@@ -83,7 +83,7 @@ def multiplier_text(multiplier: Multiplier, full: bool = True) -> str:
     return f"per_layer([{describe(values[0])} .. {describe(values[-1])}]{axis})"
 
 
-def shortened(rule: str, width: int = _WIDEST) -> str:
+def cut_rule(rule: str, width: int = _WIDEST) -> str:
     """A long regular expression cut, or one rule would push all columns apart."""
     return rule if len(rule) <= width else f"{rule[: width - 4]}...{rule[-1]}"
 
@@ -126,13 +126,13 @@ def _parameter_row(row: Folded, full: bool) -> Row:
 def _rules_text(members: Sequence[Assignment]) -> str:
     texts = list(dict.fromkeys(map(rule_text, members)))
     together = texts[0] if len(texts) == 1 else folded_text(texts)
-    return shortened(together or f"{len(texts)} rules")
+    return cut_rule(together or f"{len(texts)} rules")
 
 
 def _total_row(row: Folded, total: int) -> Row:
     members = [member for _, members in row.items for member in members]
     part = sum(map(size, members))
-    cells = shortened(row.text), row.items[0][0], f"{part:,}", _percent(part, total)
+    cells = cut_rule(row.text), row.items[0][0], f"{part:,}", _percent(part, total)
     return Row(cells, tone_of(member.multiplier for member in members))
 
 

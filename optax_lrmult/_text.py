@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-from optax_lrmult._rows import Section, Tone, shortened
+from optax_lrmult._rows import Section, Tone, cut_rule
 
 _GAP = "  "
 _NARROWEST = {"rule": 16, "name": 16, "multiplier": 24}  # In the order of giving way.
@@ -69,7 +69,7 @@ def _aligned(section: Section, width: int | None, colour: bool) -> str:
 def _line(section: Section, cells: Sequence[str], widths: Sequence[int]) -> str:
     columns = zip(section.header, cells, section.alignment, widths, strict=True)
     return _GAP.join(
-        f"{(shortened if name == 'rule' else cut)(cell, width):{how}{width}}"
+        f"{(cut_rule if name == 'rule' else cut)(cell, width):{how}{width}}"
         for name, cell, how, width in columns
     ).rstrip()
 

@@ -102,7 +102,9 @@ def test_imports_go_down_only(module: str) -> None:
 
 
 def test_names_and_rules_know_neither_optax_nor_a_framework() -> None:
-    without_jax = "_values _backtracking _rules _patterns _matching _diagnosis"
+    without_jax = (
+        "_values _expressions _backtracking _rules _patterns _matching _diagnosis"
+    )
     for module in without_jax.split():
         for name in imported(PACKAGE / f"{module}.py"):
             root = name.split(".")[0]
