@@ -237,6 +237,8 @@ links = st.tuples(
 def test_anywhere_in_a_chain_it_multiplies_what_it_is_given(
     tree: Any, lines: list[Line], links: Any, data: st.DataObject
 ) -> None:
+    # XLA drops what is too small for its exponent, and a later link may enlarge it.
+    hypothesis.assume(all(not 0 < abs(line.multiplier) < 1e-30 for line in lines))
     before, core, after = links
     place = data.draw(st.integers(0, len(after)))
     front = [make() for make in (*before, core, *after[:place])]
@@ -250,7 +252,7 @@ def test_anywhere_in_a_chain_it_multiplies_what_it_is_given(
         given, front_state = front.update(tree, front_state, tree)
         scaled = jax.tree.unflatten(jax.tree.structure(tree), expected(given, lines))
         theirs, back_state = back.update(scaled, back_state, tree)
-        chex.assert_trees_all_equal(ours, theirs)
+        assert_same(ours, jax.tree.leaves(theirs))
 
 
 def of(links: list[Any]) -> Any:
