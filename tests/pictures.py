@@ -21,19 +21,27 @@ def shapes(**names: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     return {n: jax.ShapeDtypeStruct(s, "float32") for n, s in names.items()}
 
 
+def dense(inputs: int, outputs: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return shapes(kernel=(inputs, outputs), bias=(outputs,))
+
+
+NORM = shapes(scale=(192,), bias=(192,))
+# ViT-Ti/16 at 224 pixels a side, with its published 5,717,416 parameters.
 VIT = {
-    "embed": shapes(kernel=(768, 192)),
-    "pos_embed": jax.ShapeDtypeStruct((196, 192), "float32"),
-    "norm": shapes(scale=(192,)),
-    "head": shapes(kernel=(192, 1000), bias=(1000,)),
+    "embed": shapes(kernel=(16, 16, 3, 192), bias=(192,)),
+    **shapes(cls_token=(1, 1, 192), pos_embed=(1, 197, 192)),
+    "norm": NORM,
+    "head": dense(192, 1000),
 } | {
     f"block_{i}": {
-        "attn": shapes(kernel=(192, 768)),
-        "mlp": shapes(kernel=(192, 1536), bias=(1728,)),
+        "norm1": NORM,
+        "attn": {"qkv": dense(192, 3 * 192), "out": dense(192, 192)},
+        "norm2": NORM,
+        "mlp": {"up": dense(192, 768), "down": dense(768, 192)},
     }
     for i in range(12)
 }
-TABLE = {"bias": 2, "embed/": 0} + olm.layer_decay(0.75, VIT)
+TABLE = {"embed/": 0, "bias": 2} + olm.layer_decay(0.75, VIT)
 
 
 def terminal(text: str) -> Figure:
@@ -41,7 +49,7 @@ def terminal(text: str) -> Figure:
     lines = text.splitlines()
     columns = max(len(without_codes(line)) for line in lines)
     width, height = 0.0839 * columns + 0.3, 0.175 * len(lines) + 0.3
-    figure = Figure(figsize=(width, height), dpi=125, facecolor=GROUND)
+    figure = Figure(figsize=(width, height), dpi=110, facecolor=GROUND)
     for row, line in enumerate(lines):
         codes = re.findall(r"\033\[([1-9]\d*)m", line)
         figure.text(

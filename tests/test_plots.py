@@ -101,14 +101,21 @@ class TestBars:
     def test_rules_that_count_up_share_a_colour(self) -> None:
         ax = olm.plot_multipliers(VIT, olm.layer_decay(0.75, VIT))
         assert list(legend(ax)) == [
-            "(?:embed|pos_embed)",
+            "(?:cls_token|embed|pos_embed)",
             "block_{0..11}",
             "norm",
             "head",
         ]
         found = sizes(ax)
         names = [f"block_{i}" for i in range(12)]
-        assert list(found) == ["embed", "pos_embed", *names, "norm", "head"]
+        assert list(found) == [
+            "cls_token",
+            "embed",
+            "pos_embed",
+            *names,
+            "norm",
+            "head",
+        ]
         np.testing.assert_allclose(found["block_0"], 0.75**12)
         blocks = [bars(ax)[name].get_facecolor() for name in names]
         assert len(set(blocks)) == 1
@@ -155,10 +162,11 @@ class TestBars:
 
     def test_large_models_are_grouped_by_depth(self) -> None:
         ax = olm.plot_multipliers(VIT, {"mlp": 0.5})
-        assert len(ax.patches) == 28
-        assert ax.patches[2].get_y() < ax.patches[3].get_y()
+        assert len(ax.patches) == 29
+        assert ax.patches[3].get_y() < ax.patches[4].get_y()
         labels = [label.get_text() for label in ax.get_yticklabels()]
-        assert labels[:6] == ["embed", "pos_embed", "block_0", "", "block_1", ""]
+        assert labels[:4] == ["cls_token", "embed", "pos_embed", "block_0"]
+        assert labels[4:7] == ["", "block_1", ""]
 
     def test_what_all_names_begin_with_is_left_out(self) -> None:
         ax = olm.plot_multipliers({"params": {"net": NET}}, NET_TABLE)
