@@ -58,6 +58,13 @@ class Preview:
         Args:
           file: where to; by default `sys.stdout`. The environment variables `NO_COLOR`
             and `FORCE_COLOR` have the last word on colour.
+
+        Example:
+          >>> preview({"stem": 1.0, "head": 2.0}, {"stem": 0.1}).show()
+          name  shape  rule    multiplier
+          head  ()     -                1
+          stem  ()     'stem'         0.1
+          ...
         """
         stream = file or sys.stdout
         text = self.to_text(columns_of(stream), takes_colour(stream))
@@ -75,6 +82,11 @@ class Preview:
 
         Returns:
           Lines, without a line break at the end.
+
+        Example:
+          >>> shown = preview({"encoder_stem": 1.0}, {"stem": 0.1})
+          >>> print(shown.to_text(width=36).splitlines()[1])
+          encode...em  ()     'stem'         0.1
         """
         return as_text(self._sections(), self.notes, width, colour)
 
@@ -86,6 +98,11 @@ class Preview:
           `rule` (the text of the preview, or `None`) and `multiplier` (a number, a list
           for `per_layer`, the text of anything else); the counts `total` and
           `frozen`; and `notes`.
+
+        Example:
+          >>> preview({"stem": 1.0}, {"stem": 0.1}).to_dict()["parameters"]
+          [{'name': 'stem', 'shape': [], 'dtype': 'float32', 'size': 1,
+            'rule': "'stem'", 'multiplier': 0.1}]
         """
         return {
             "parameters": [_as_dict(row) for row in self.assignments],
@@ -100,6 +117,11 @@ class Preview:
         Returns:
           Text with the columns `name`, `shape`, `dtype`, `size`, `rule` and
           `multiplier`; a parameter without a rule has an empty cell there.
+
+        Example:
+          >>> print(preview({"stem": 1.0}, {"stem": 0.1}).to_csv(), end="")
+          name,shape,dtype,size,rule,multiplier
+          stem,,float32,1,'stem',0.1
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
