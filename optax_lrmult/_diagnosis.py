@@ -135,11 +135,11 @@ def _without_syntax(rule: Rule) -> str:
     """The pattern as plain text, as far as `glob` and `by_prefix` wrote it."""
     if not isinstance(rule.pattern, re.Pattern):
         return rule.text
-    text = _GLOB_SYNTAX.sub("", rule.text.removesuffix("(?:/.*)?"))
+    text = re.sub(_GLOB_SYNTAX, "", rule.text.removesuffix("(?:/.*)?"))
     return re.sub(r"\\(.)", r"\1", text)
 
 
-_GLOB_SYNTAX = re.compile(r"\(\?:\.\*\??/\)\?\??|\(\?>|(?:\[\^/\]|\.)\*\??|(?<!\\)\)")
+_GLOB_SYNTAX = r"\(\?:\.\*\??/\)\?\??|\(\?>|(?:\[\^/\]|\.)\*\??|(?<!\\)\)"
 
 
 def _hint(rule: Rule, names: Sequence[str]) -> str:

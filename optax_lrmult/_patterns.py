@@ -48,7 +48,7 @@ def _glob_regex(pattern: str) -> str:
     Of `**a**b` the first `a` will do, since whatever follows it may stand before the
     `b`; only the piece behind the last star has to reach the end of the name.
     """
-    tokens = _GLOB_TOKENS.findall(pattern)
+    tokens = re.findall(_GLOB_TOKENS, pattern)
     *early, (star, last) = _split(tokens, ("**", "**/"))
     pieces = [_first_match(star, _run(run, True)) for star, run in early]
     return "".join([*pieces, _GREEDY[star], _run(last, False)])
@@ -78,7 +78,7 @@ def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list
     return parts
 
 
-_GLOB_TOKENS = re.compile(r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GLOB_TOKENS = r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|(?s:.)"
 _GREEDY = {"": "", "*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}
 _LAZY = {"*": "[^/]*?", "**": ".*?", "**/": "(?:.*?/)??"}
 

@@ -65,8 +65,8 @@ def find_stacks(
 
 
 _WORD = r"(?:.*(?:block|layer|stage|group|cell)s?|h)"
-_NUMBERED_WORD = re.compile(rf"({_WORD})_?(\d{{1,9}})", re.IGNORECASE | re.DOTALL)
-_BARE_WORD = re.compile(_WORD, re.IGNORECASE | re.DOTALL)
+_NUMBERED_WORD = rf"(?is:({_WORD})_?(\d{{1,9}}))"
+_BARE_WORD = rf"(?is:{_WORD})"
 
 
 def _places_by_word(names: Iterable[str]) -> dict[str, _Place]:
@@ -95,10 +95,10 @@ def _numbered(
 ) -> tuple[str, int, int] | None:
     """The word, the number and the end of a numbered block that starts a segment."""
     segment = path[start] if start < len(path) else ""
-    match = _NUMBERED_WORD.fullmatch(segment)
+    match = re.fullmatch(_NUMBERED_WORD, segment)
     if match:
         return match[1], int(match[2]), start + 1
-    if not _BARE_WORD.fullmatch(segment):
+    if not re.fullmatch(_BARE_WORD, segment):
         return None
     if start + 1 < len(path) and path[start + 1].isdecimal():
         return segment, int(path[start + 1]), start + 2

@@ -14,7 +14,7 @@ from optax_lrmult._values import shown
 Axes = int | tuple[int, ...]
 """An axis, or several of a kernel whose inputs or outputs have several."""
 
-_VECTOR = re.compile(r"(.*/)?([^/]*_)?(bias|scale)")
+_VECTOR = r"(.*/)?([^/]*_)?(bias|scale)"
 _HINT = "Say what its axes are by axes={pattern: (fan_in, fan_out)}."
 
 
@@ -88,7 +88,7 @@ class Fans:
         for pattern, pair in self.axes.items():
             if matches(pattern, name):
                 return pair
-        if len(shape) < 2 or _VECTOR.fullmatch(name):
+        if len(shape) < 2 or re.fullmatch(_VECTOR, name):
             return (), tuple(range(len(shape)))
         if any(matches(pattern, name) for pattern in self.transposed):
             return self.default[1], self.default[0]

@@ -51,7 +51,7 @@ def rules_by_name(labels: Mapping[str, Any], multipliers: Mapping[Any, Any]) -> 
     """
     groups: dict[tuple[Any, str], list[str]] = {}
     for name, label in labels.items():
-        groups.setdefault((label, _NUMBER.sub("0", name)), []).append(name)
+        groups.setdefault((label, re.sub(_NUMBER, "0", name)), []).append(name)
     rows = [
         (pattern, multiplier)
         for wanted, multiplier in multipliers.items()
@@ -62,12 +62,12 @@ def rules_by_name(labels: Mapping[str, Any], multipliers: Mapping[Any, Any]) -> 
     return Rules(rows)
 
 
-_NUMBER = re.compile(r"(\d+)")
+_NUMBER = r"(\d+)"
 
 
 def _patterns(names: Sequence[str], all_names: Iterable[str]) -> list[re.Pattern[str]]:
     """One pattern for names that differ in their numbers, or one for each name."""
-    columns = zip(*map(_NUMBER.split, names), strict=True)
+    columns = zip(*(re.split(_NUMBER, name) for name in names), strict=True)
     distinct = [list(dict.fromkeys(column)) for column in columns]
     for numbers in (lambda found: r"\d+", lambda found: f"({'|'.join(found)})"):
         pieces = [numbers(d) if len(d) > 1 else re.escape(d[0]) for d in distinct]

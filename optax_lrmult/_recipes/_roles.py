@@ -6,18 +6,19 @@ from typing import Literal
 Path = tuple[str, ...]
 Role = Literal["stem", "norm", "head"]
 
-_HEAD = re.compile(r"heads?|logits?|classif\w*|pool\w*|pred\w*|unembed\w*|fc\d*")
-_OUTPUT = re.compile(r"out|outputs?")
-_STEM = re.compile(
+# Compiled by their first use, since most programs that import this have none for them.
+_HEAD = r"heads?|logits?|classif\w*|pool\w*|pred\w*|unembed\w*|fc\d*"
+_OUTPUT = r"out|outputs?"
+_STEM = (
     r"\w*embed\w*|emb|patch\w*|pos|posemb|position\w*|tokens?|stem|root|init|initial|"
     r"inputs?|wte|wpe"
 )
-_NORM = re.compile(r"\w*norm\w*|[lbg]n\d*")
-_FIRST_CONVOLUTION = re.compile(r"conv_?0|conv[12]|[bg]n1")
-_STEM_OR_HEAD_MODULE = re.compile(
-    r"(?:.*_)?(?:heads?|classifier|stem|patch_embed(?:ding)?s?)(?:_\d+)?", re.DOTALL
+_NORM = r"\w*norm\w*|[lbg]n\d*"
+_FIRST_CONVOLUTION = r"conv_?0|conv[12]|[bg]n1"
+_STEM_OR_HEAD_MODULE = (
+    r"(?s:.*_)?(?:heads?|classifier|stem|patch_embed(?:ding)?s?)(?:_\d+)?"
 )
-_CAMEL_CASE_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAMEL_CASE_HUMP = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
 
 def role_of(path: Path) -> Role:
@@ -30,7 +31,7 @@ def role_of(path: Path) -> Role:
       `"head"` if no segment says anything, as in timm, MAE and BEiT.
     """
     segments = [segment for segment in path if segment != "~"]
-    if segments and _FIRST_CONVOLUTION.fullmatch(_snake_case(segments[0])):
+    if segments and re.fullmatch(_FIRST_CONVOLUTION, _snake_case(segments[0])):
         return "stem"
     for depth, segment in enumerate(segments, 1):
         if segment == "cls":  # A class token, or the module of BERT's predictions.
@@ -45,8 +46,8 @@ def role_of_segment(segment: str) -> Role | None:
     """The role that the words of one segment say, or `None`."""
     words = re.split(r"[\W_]+", _snake_case(segment))
 
-    def has(vocabulary: re.Pattern[str]) -> bool:
-        return any(map(vocabulary.fullmatch, words))
+    def has(vocabulary: str) -> bool:
+        return any(re.fullmatch(vocabulary, word) for word in words)
 
     if has(_NORM) and "pre" in words:  # In front of the head, or of the blocks.
         return "norm" if has(_HEAD) else "stem"
@@ -61,8 +62,9 @@ def role_of_segment(segment: str) -> Role | None:
 
 def belongs_to_stem_or_head(path: Path) -> bool:
     """True if numbers behind these segments count the layers of a stem or a head."""
-    return any(map(_STEM_OR_HEAD_MODULE.fullmatch, map(_snake_case, path)))
+    segments = map(_snake_case, path)
+    return any(re.fullmatch(_STEM_OR_HEAD_MODULE, segment) for segment in segments)
 
 
 def _snake_case(segment: str) -> str:
-    return _CAMEL_CASE_HUMP.sub("_", segment).lower()
+    return re.sub(_CAMEL_CASE_HUMP, "_", segment).lower()
