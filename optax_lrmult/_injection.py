@@ -177,7 +177,11 @@ def _new_value(old: Any, value: Any, text: str) -> jax.Array:
 
 
 def _for_each_layer(value: Any, owner: str) -> list[Any]:
-    layers = value if isinstance(value, PerLayer) else per_layer(value)
+    try:
+        layers = value if isinstance(value, PerLayer) else per_layer(value)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"Raised by the new value of {owner}.")
+        raise
     return [as_scalar(v, f"layer {i} of {owner}") for i, v in enumerate(layers.values)]
 
 

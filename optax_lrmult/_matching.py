@@ -80,4 +80,4 @@ def _literals(tokens: Iterable[tuple[str, str]]) -> list[str]:
 def _stands_for_itself(token: str) -> bool:
     if len(token) == 1:
         return token != "."
-    return len(token) == 2 and token[0] == "\\" and not token[1].isalnum()
+    return len(token) == 2 and not token[1].isalnum()  # An escaped one.

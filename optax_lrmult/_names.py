@@ -62,7 +62,7 @@ def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
     Labels are looked up by path, so a tree of labels fits whatever the boxes and the
     kinds of mapping, may hold more than `tree` does, and may be a prefix of it.
     """
-    if param_labels is None or param_labels is path_labels:
+    if param_labels is None:
         return _path_names(tree)
     labels = param_labels
     if callable(labels) and not _is_tree_of_strings(labels):
@@ -100,13 +100,14 @@ def _path_names(tree: PyTree) -> list[str]:
     paths = [path for path, _ in _leaves_with_path(tree)]
     names = [_name(path) for path in paths]
     if len(set(names)) < len(names):
-        _refuse_collision(names, paths)
+        _refuse_collision(paths)
     return names
 
 
-def _refuse_collision(names: list[str], paths: list[KeyPath]) -> None:
+def _refuse_collision(paths: list[KeyPath]) -> None:
     first_path: dict[str, KeyPath] = {}
-    for name, path in zip(names, paths, strict=True):
+    for path in paths:
+        name = _name(path)
         if name in first_path:
             paths_of = map(keystr, (first_path[name], path))
             both = " and ".join(map(shortened, paths_of))
@@ -120,7 +121,7 @@ def _refuse_collision(names: list[str], paths: list[KeyPath]) -> None:
 
 def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:
     keys = _keys(path)
-    prefixes = (keys[:length] for length in range(len(keys), -1, -1))
+    prefixes = (keys[:length] for length in reversed(range(len(keys) + 1)))
     label = next((label_at[prefix] for prefix in prefixes if prefix in label_at), None)
     if isinstance(label, str):
         return label
@@ -202,8 +203,11 @@ def _unsortable_keys(tree: PyTree) -> list[Any]:
 
 def _unboxed(tree: PyTree) -> PyTree:
     def unbox(node: Any) -> Any:
-        contents = _contents(node) if _is_box(node) else []
-        return _unboxed(contents[0]) if len(contents) == 1 else node
+        match _contents(node) if _is_box(node) else []:
+            case [content]:
+                return _unboxed(content)
+            case _:
+                return node
 
     return jax.tree.map(unbox, tree, is_leaf=_is_box)
 

@@ -16,6 +16,7 @@ from optax_lrmult._values import (
     is_number,
     is_schedule,
     needs_step,
+    shown,
 )
 
 
@@ -31,7 +32,7 @@ def scale_by_assignment(
     """
     leaves, treedef = jax.tree.flatten(updates)
     multipliers = [row.multiplier for row in assignments]
-    factors = _factors(multipliers, step)
+    factors = _factors(assignments, step)
     rows = zip(leaves, multipliers, factors, strict=True)
     return jax.tree.unflatten(treedef, [_scaled(*row) for row in rows])
 
@@ -77,21 +78,30 @@ def _times_unless_zero_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
 _jitted_times_unless_zero = jax.jit(_times_unless_zero)
 
 
-def _factors(multipliers: Sequence[Multiplier], step: Any) -> list[Any]:
+def _factors(assignments: Sequence[Assignment], step: Any) -> list[Any]:
     """The multipliers as arrays, each distinct one made once.
 
     Numbers and schedules stand behind a barrier. A constant that is baked in makes the
     kernel of every leaf a different one, and compilation several times as long; behind
     the barrier XLA does not see it, and leaves share kernels.
     """
+    multipliers = [row.multiplier for row in assignments]
     constants = _shared_constants(multipliers)
     made: dict[int, Any] = {}
-    for multiplier in multipliers:
-        if id(multiplier) not in made and not is_number(multiplier):
-            value = at_step(multiplier, step)
-            is_scheduled = needs_step(multiplier)
-            made[id(multiplier)] = _hidden(value, step) if is_scheduled else value
+    for row in assignments:
+        key = id(row.multiplier)
+        if key not in made and not is_number(row.multiplier):
+            made[key] = _made(row, step)
     return [constants.get(m) if is_number(m) else made[id(m)] for m in multipliers]
+
+
+def _made(row: Assignment, step: Any) -> jax.Array:
+    try:
+        value = at_step(row.multiplier, step)
+    except Exception as error:
+        error.add_note(f"Raised by the schedule of {row.rule} for {shown(row.name)}.")
+        raise
+    return _hidden(value, step) if needs_step(row.multiplier) else value
 
 
 def _shared_constants(multipliers: Sequence[Multiplier]) -> dict[float, jax.Array]:

@@ -104,7 +104,7 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
     if isinstance(value, PerLayer):
         return value
     if is_schedule(value):
-        check_takes_one(value, f"The function of {owner}", "a schedule the step")
+        check_takes_one(value, f"The schedule of {owner}", "the step")
         return value
     dtype = _dtype_name(value)
     shape = tuple(getattr(value, "shape", ()))
@@ -125,10 +125,9 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
 
 def as_scalar(value: Any, owner: str) -> Any:
     """A number or a traced scalar, where nothing else can stand."""
-    scalar = as_multiplier(value, owner)
-    if isinstance(scalar, PerLayer) or is_schedule(scalar):
+    if isinstance(value, PerLayer) or is_schedule(value) or getattr(value, "shape", ()):
         raise TypeError(f"The value of {owner} must be a number, not {shown(value)}.")
-    return scalar
+    return as_multiplier(value, owner)
 
 
 def _as_float(value: Any, owner: str) -> Any:

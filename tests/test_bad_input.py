@@ -116,8 +116,9 @@ def raises(*_: Any) -> Any:
     [
         lambda: olm.assign(PARAMS, raises),
         lambda: step(olm.constrain_by_name({"stem/bias": raises})),
+        lambda: step(olm.scale_by_name_multiplier({"stem/bias": raises})),
     ],
-    ids=["function of the name", "constraint"],
+    ids=["function of the name", "constraint", "schedule"],
 )
 def test_an_error_of_the_users_function_says_for_which_parameter(call: Any) -> None:
     with pytest.raises(KeyError, match="the user's own") as caught:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -367,7 +366,7 @@ class TestProcess:
         self, capsys: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupted(*args: Any) -> Any:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
         monkeypatch.setattr(_command_line, "read_shapes", interrupted)
         assert run(capsys, "model.msgpack") == (130, "", [])

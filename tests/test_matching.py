@@ -77,7 +77,10 @@ def test_a_matching_name_holds_the_literals(text: str, name: str) -> None:
         (re.compile(r"layers_\d+/mlp/.*"), ["layers_", "/mlp/"]),
         (re.compile("a+bc{2}d"), ["b", "d"]),
         (re.compile("a|b"), []),
+        (re.compile(r"a\db[.]c\.d"), ["a", "b", "c.d"]),
+        (re.compile("a-b,c"), ["a-b,c"]),
         (re.compile("kernel", re.IGNORECASE), []),
+        (re.compile("ker nel", re.VERBOSE), []),
     ],
 )
 def test_the_literals_are_found(pattern: Any, literals: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Names of leaves: containers, boxes, labels of one's own, collisions."""
 
 import collections
+import re
 from typing import Any
 
 import flax.core
@@ -13,7 +14,7 @@ import pytest
 from flax import nnx
 
 import optax_lrmult as olm
-from optax_lrmult._names import names_of, natural_order
+from optax_lrmult._names import check_alike, names_of, natural_order
 
 
 def boxed(value: Any) -> Any:
@@ -151,3 +152,23 @@ def test_numbers_in_names_are_sorted_as_numbers() -> None:
 def test_keys_that_cannot_be_sorted_are_told_where_they_are() -> None:
     with pytest.raises(ValueError, match=r"no pytree.*\[1, 'b'\] are not"):
         olm.path_labels({"a": [2.0, {1: 1.0, "b": 2.0}]})
+
+
+@pytest.mark.parametrize(
+    ("updates", "params", "text"),
+    [
+        ({"a": (2,)}, {"a": (3,)}, "(2,) in the updates and (3,) in params"),
+        ({"a": (3,)}, {"a": (2,)}, "(3,) in the updates and (2,) in params"),
+        ({}, {"a": (2,)}, "not there in the updates and (2,) in params"),
+        ({"a": (2,)}, {}, "(2,) in the updates and not there in params"),
+    ],
+)
+def test_updates_unlike_params_are_told_where(
+    updates: Any, params: Any, text: str
+) -> None:
+    def arrays(shapes: Any) -> Any:
+        return {name: jnp.ones(shape) for name, shape in shapes.items()} | {"z": 1.0}
+
+    with pytest.raises(ValueError, match=f"differ in 'a': .* {re.escape(text)}"):
+        check_alike(arrays(updates), arrays(params))
+    check_alike(arrays(updates), arrays(updates))

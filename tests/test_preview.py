@@ -260,8 +260,11 @@ class TestShow:
         main, terminal = pty.openpty()
         with os.fdopen(main, "rb") as screen, os.fdopen(terminal, "w") as file:
             olm.preview(NET, {"head": 0.5}).show(file)
-            file.flush()
-            return screen.read1().decode().replace("\r\n", "\n")
+            print(end="\0", file=file, flush=True)
+            text = b""
+            while not text.endswith(b"\0"):  # It may come in pieces.
+                text += screen.read1()
+            return text.decode().replace("\r\n", "\n").removesuffix("\0")
 
     def test_in_a_terminal_in_colour_and_at_its_width(self) -> None:
         expected = olm.preview(NET, {"head": 0.5}).to_text(70, colour=True)
