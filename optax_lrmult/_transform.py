@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import tree_leaves_with_path
 
 from optax_lrmult._hyperparameters import check_flag, is_transformation
 from optax_lrmult._injection import (
@@ -193,10 +194,33 @@ def with_name_multipliers(
         if state is None:
             raise TypeError("The state is None; it must be what init(params) returns.")
         step = _step_of(state) if needs_step else None
-        updates, state = inner.update(updates, state, params, **extra_args)
+        try:
+            updates, state = inner.update(updates, state, params, **extra_args)
+        except (AttributeError, TypeError, ValueError):
+            _check_state(inner, state, updates if params is None else params)
+            raise
         return table.scale(updates, step), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_state(
+    tx: optax.GradientTransformation, state: optax.OptState, params: PyTree
+) -> None:
+    """Raises if the state is to blame, as it is after a change of `mask_frozen`."""
+    wanted, found = (
+        {jax.tree_util.keystr(path) for path, _ in tree_leaves_with_path(tree)}
+        for tree in (jax.eval_shape(tx.init, params), state)
+    )
+    lacks = [f"lacks {shown(path)}" for path in sorted(wanted - found)[:1]]
+    has = [f"has {shown(path)}" for path in sorted(found - wanted)[:1]]
+    if lacks or has:
+        raise ValueError(
+            "The state is that of another optimizer, or of other parameters: it "
+            f"{' and '.join(lacks + has)}. With mask_frozen=True a state has no "
+            "moments of frozen parameters: restore it with the rules that it was saved "
+            "with, and freeze by a schedule what is to thaw later."
+        ) from None
 
 
 def _step_of(state: optax.OptState) -> jax.Array:

@@ -178,3 +178,39 @@ def test_the_mask_is_not_read_again_in_an_eager_step() -> None:
     before = calls
     tx.update(PARAMS, state, PARAMS)
     assert calls == before
+
+
+def without_moments(state: Any) -> Any:
+    """As Orbax returns it, where a checkpoint of an NNX state has no such array."""
+    return jax.tree.map(
+        lambda x: None if isinstance(x, optax.MaskedNode) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "text"),
+    [
+        ({"mask_frozen": True}, without_moments, r"it lacks .*mu\['stem'\]"),
+        ({}, lambda state: state, r"lacks '\[0\].count' and has '.inner_state\[0\]"),
+        ({}, lambda state: state.inner_state, r"it lacks .\[0\]\.mu\['stem'\]"),
+    ],
+)
+def test_a_state_of_other_frozen_parameters_is_told(
+    options: Any, change: Any, text: str
+) -> None:
+    params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+    saved = olm.adam(1e-3, multipliers={"stem": 0}, mask_frozen=True).init(params)
+    tx = olm.adam(1e-3, multipliers={"stem": 0.1}, **options)
+    for update in (tx.update, jax.jit(tx.update)):
+        with pytest.raises(ValueError, match=text) as caught:
+            update(params, change(saved), params)
+        assert caught.value.__suppress_context__
+
+
+def test_an_error_of_the_optimizers_own_stays_as_it_is() -> None:
+    tx = olm.with_name_multipliers(optax.adamw(1e-3), {"a": 0.5})
+    params = {"a": jnp.ones(2)}
+    with pytest.raises(ValueError, match="params"):
+        tx.update(params, tx.init(params))
