@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from optax_lrmult._notation import notation_of, regex_of_prefix
 from optax_lrmult._patterns import by_prefix, glob
 from optax_lrmult._rules import NameFn, Pattern, Rule, Rules, RulesLike
 from optax_lrmult._values import (
@@ -171,7 +172,7 @@ def rules_to_config(rules: RulesLike) -> dict[str, list[dict[str, Any]]]:
       >>> for row in rules_to_config(table)["rules"]:
       ...     print(row)
       {'contains': 'bias', 'multiplier': 2.0}
-      {'regex': 'block_[^/]*/w', 'flags': 's', 'multiplier': [0.5, 1.0], 'axis': 0}
+      {'glob': 'block_*/w', 'multiplier': [0.5, 1.0], 'axis': 0}
     """
     return {"rules": [_row_of(rule) for rule in Rules(rules)]}
 
@@ -185,6 +186,11 @@ def _row_of(rule: Rule) -> dict[str, Any]:
             f"The function {rule} can't stand in a config, which holds no code. Write "
             "its table as patterns and numbers, or add it in the code."
         )
+    kind, text = notation_of(pattern)
+    if kind == "glob" or (
+        kind == "prefix" and regex_of_prefix(text) == pattern.pattern
+    ):
+        return {kind: text, **_value_of(rule)}
     letters = [letter for letter, flag in _FLAGS.items() if pattern.flags & flag]
     flags = {"flags": "".join(letters)} if letters else {}
     return {"regex": pattern.pattern, **flags, **_value_of(rule)}

@@ -27,6 +27,13 @@ def dead_rules(
     return dead, shadowed
 
 
+def overridden(rule: Rule, rules: Rules, assignments: Sequence[Any]) -> bool:
+    """True for a rule whose names a table in front of its own takes, joined by `+`."""
+    number = {id(r): n for n, table in enumerate(rules.tables) for r in table}
+    rows = [row for row in assignments if rule.multiplier_of(row.name) is not None]
+    return any(number[id(row.rule)] < number[id(rule)] for row in rows)
+
+
 def explain_dead(dead: Sequence[Rule], assignments: Sequence[Any]) -> list[str]:
     """A sentence for each rule that matches nothing; the last one counts the rest."""
     names = [row.name for row in assignments]
@@ -113,6 +120,8 @@ def _cut_number(rule: Rule, names: Sequence[str]) -> list[str]:
 def _nearest(rule: Rule, names: Sequence[str]) -> str:
     """The pieces of names that look most like the pattern, and where they occur."""
     text = _without_syntax(rule)
+    if not any("." in name for name in names):
+        text = text.replace(".", "/")
     depth = text.count("/") + 1
     pieces: dict[str, str] = {}
     for name in names:
@@ -132,14 +141,10 @@ def _nearest(rule: Rule, names: Sequence[str]) -> str:
 
 
 def _without_syntax(rule: Rule) -> str:
-    """The pattern as plain text, as far as `glob` and `by_prefix` wrote it."""
+    """The pattern without the stars of a glob and the signs of an expression."""
     if not isinstance(rule.pattern, re.Pattern):
         return rule.text
-    text = re.sub(_GLOB_SYNTAX, "", rule.text.removesuffix("(?:/.*)?"))
-    return re.sub(r"\\(.)", r"\1", text)
-
-
-_GLOB_SYNTAX = r"\(\?:\.\*\??/\)\?\??|\(\?>|(?:\[\^/\]|\.)\*\??|(?<!\\)\)"
+    return re.sub(r"\*\*/|\.?[*+?]+|\\", "", rule.text)
 
 
 def _hint(rule: Rule, names: Sequence[str]) -> str:
@@ -156,17 +161,17 @@ def _hint(rule: Rule, names: Sequence[str]) -> str:
         return " A compiled pattern must match the whole name."
     if any(text.lower() in name.lower() for name in names):
         return " It differs in letter case only."
+    if any(mark in text for mark in ("^", "$", "|", "\\", "+", "(", ".*")):
+        return (
+            f" A str is a plain substring: for a regex write re.compile({shown(text)})."
+        )
+    if any(mark in text for mark in "*?["):
+        return f" A str is a plain substring: for a glob write glob({shown(text)})."
     rest = text.partition("/")[2]
     if rest and any(rest in name for name in names):
         return f" Without {shown(text.removesuffix(rest))} it would match."
     if "." in text and not any("." in name for name in names):
         return " Names are joined by '/', not by '.'."
-    if any(mark in text for mark in "*?["):
-        return f" A str is a plain substring: for a glob write glob({shown(text)})."
-    if any(mark in text for mark in "^$|\\+("):
-        return (
-            f" A str is a plain substring: for a regex write re.compile({shown(text)})."
-        )
     if text.endswith("/value"):
         return " The box of an nnx.Variable is no part of a name: drop '/value'."
     return " A str must be a substring of the name, and letter case counts."

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import is_box_type
+from optax_lrmult._notation import notation_of
 from optax_lrmult._rules import Rule, Rules
 from optax_lrmult._scaling import at_step
 from optax_lrmult._values import (
@@ -147,7 +148,8 @@ def _is_state(node: Any) -> bool:
 
 
 def _text(pattern: Any) -> str:
-    text = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    is_regex = isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)
+    text = notation_of(pattern).text if is_regex else pattern
     if not isinstance(text, str):
         raise TypeError(
             "set_multipliers finds a rule by the text of its pattern, a str, not by "

@@ -1,15 +1,23 @@
 """Where names meet rules: the assignment, which everything else reads."""
 
+import inspect
 import warnings
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 
-from optax_lrmult._diagnosis import dead_rules, explain_dead, explain_shadowed
+from optax_lrmult._diagnosis import (
+    dead_rules,
+    explain_dead,
+    explain_shadowed,
+    overridden,
+)
 from optax_lrmult._matching import first_matches
 from optax_lrmult._names import ParamLabels, PyTree, names_of
 from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._values import Multiplier, PerLayer, shown
+
+_NOT_THE_USERS = ("optax_lrmult.", "optax.", "flax.", "jax.")
 
 OnUnmatched = Literal["error", "warn", "ignore"]
 
@@ -117,6 +125,7 @@ def check_rules(
 ) -> None:
     """Raises if a rule matches no parameter; warns if an earlier rule shadows it.
 
+    No warning if a table in front of the rule's own, joined by `+`, takes its names.
     The transformations run this check in `init`. It is skipped for a tree without
     leaves, or with some of them hidden by `optax.masked` or `optax.partition`: run it
     by hand on the whole tree then.
@@ -167,13 +176,22 @@ def _report(
 ) -> None:
     dead, shadowed = dead_rules(rules, assignments)
     for rule in shadowed:
-        warnings.warn(explain_shadowed(rule, assignments), stacklevel=4)
+        if not overridden(rule, rules, assignments):
+            _warn(explain_shadowed(rule, assignments))
     texts = explain_dead(dead, assignments)
     if texts and on_unmatched == "warn":
-        warnings.warn("\n".join(texts), stacklevel=4)
+        _warn("\n".join(texts))
     elif texts:
         hint = "To allow this, pass on_unmatched='warn' or on_unmatched='ignore'."
         raise ValueError("\n".join([*texts, hint]))
+
+
+def _warn(text: str) -> None:
+    """Warns at the line of the user's that led here, through optax and Flax or not."""
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_globals.get("__name__", "").startswith(_NOT_THE_USERS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 def _hides_leaves(params: PyTree) -> bool:

@@ -1,9 +1,10 @@
 """Ways to write patterns: globs and whole-segment prefixes."""
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+from optax_lrmult._notation import regex_of_glob, regex_of_prefix
 from optax_lrmult._rules import Rules
 from optax_lrmult._values import shown
 
@@ -37,59 +38,9 @@ def glob(pattern: str) -> re.Pattern[str]:
             f"glob takes a str, not {shown(pattern)} ({type(pattern).__name__})."
         )
     try:
-        return re.compile(_glob_regex(pattern), re.DOTALL)
+        return re.compile(regex_of_glob(pattern), re.DOTALL)
     except re.error as error:
         raise ValueError(f"The glob {shown(pattern)} is none: {error}.") from None
-
-
-def _glob_regex(pattern: str) -> str:
-    """In linear pieces: a name of any length is matched or not without trying all ways.
-
-    Of `**a**b` the first `a` will do, since whatever follows it may stand before the
-    `b`; only the piece behind the last star has to reach the end of the name.
-    """
-    tokens = re.findall(_GLOB_TOKENS, pattern)
-    *early, (star, last) = _split(tokens, ("**", "**/"))
-    pieces = [_first_match(star, _run(run, True)) for star, run in early]
-    return "".join([*pieces, _GREEDY[star], _run(last, False)])
-
-
-def _run(tokens: Sequence[str], is_early: bool) -> str:
-    """What stands between two `**`, with its own stars."""
-    (_, first), *rest = _split(tokens, ("*",))
-    texts = ["".join(map(_glob_token, piece)) for _, piece in rest]
-    last = [] if is_early or not texts else [_GREEDY["*"] + texts.pop()]
-    lazy = [_first_match("*", text) for text in texts]
-    return "".join([*map(_glob_token, first), *lazy, *last])
-
-
-def _first_match(star: str, text: str) -> str:
-    return f"(?>{_LAZY[star]}{text})" if star else text
-
-
-def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list[str]]]:
-    """The tokens between stars, each with the star in front of it."""
-    parts: list[tuple[str, list[str]]] = [("", [])]
-    for token in tokens:
-        if token in stars:
-            parts.append((token, []))
-        else:
-            parts[-1][1].append(token)
-    return parts
-
-
-_GLOB_TOKENS = r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|(?s:.)"
-_GREEDY = {"": "", "*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}
-_LAZY = {"*": "[^/]*?", "**": ".*?", "**/": "(?:.*?/)??"}
-
-
-def _glob_token(token: str) -> str:
-    if len(token) == 1:
-        return "[^/]" if token == "?" else re.escape(token)
-    negated = token.startswith("[!")
-    members = re.escape(token[2 if negated else 1 : -1]).replace(r"\-", "-")
-    characters = f"[{'^' if negated else ''}{members}]"
-    return f"(?!/){characters}" if re.match(characters, "/") else characters
 
 
 def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rules:
@@ -116,7 +67,7 @@ def by_prefix(multipliers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Rul
     """
     rows = [(_checked_prefix(p), multiplier) for p, multiplier in _pairs(multipliers)]
     rows.sort(key=lambda row: len(row[0]), reverse=True)
-    return Rules([(_prefix_regex(prefix), multiplier) for prefix, multiplier in rows])
+    return Rules([(_pattern(prefix), multiplier) for prefix, multiplier in rows])
 
 
 def _pairs(multipliers: Any) -> list[Any]:
@@ -139,5 +90,5 @@ def _checked_prefix(prefix: Any) -> str:
     return prefix.rstrip("/")
 
 
-def _prefix_regex(prefix: str) -> re.Pattern[str]:
-    return re.compile(f"{re.escape(prefix)}(?:/.*)?" if prefix else ".*", re.DOTALL)
+def _pattern(prefix: str) -> re.Pattern[str]:
+    return re.compile(regex_of_prefix(prefix), re.DOTALL)

@@ -75,7 +75,7 @@ class Preview:
 
         Args:
           width: the most columns of a line of a table; longer cells are cut in the
-            middle. By default nothing is cut.
+            middle. By default only rules of more than 40 characters are.
           colour: with ANSI codes, a colour for what a multiplier does: faint for
             frozen, cyan for slower, yellow for faster, red for negative, magenta for
             what is not one number.

@@ -84,8 +84,11 @@ def multiplier_text(multiplier: Multiplier, full: bool = True) -> str:
 
 
 def cut_rule(rule: str, width: int = _WIDEST) -> str:
-    """A long regular expression cut, or one rule would push all columns apart."""
-    return rule if len(rule) <= width else f"{rule[: width - 4]}...{rule[-1]}"
+    """A long rule without its middle, or it would push all columns apart."""
+    if len(rule) <= width:
+        return rule
+    tail = width // 3
+    return f"{rule[: width - 3 - tail]}...{rule[-tail:]}"
 
 
 def tone_of(multipliers: Iterable[Multiplier]) -> Tone:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from optax_lrmult._backtracking import check_backtracking
+from optax_lrmult._notation import notation_of
 from optax_lrmult._values import (
     Multiplier,
     as_multiplier,
@@ -59,9 +60,16 @@ class Rule:
         object.__setattr__(self, "multiplier", multiplier)
 
     def __str__(self) -> str:
-        """The pattern, shortened: `'stem'`, `/block_.*/`, or `rate` for a function."""
+        """The pattern as it was written, shortened.
+
+        `'stem'`, `glob '**/bias'`, `prefix 'stem'`, `/block_.*/` for another regular
+        expression, or `rate` for a function.
+        """
         if isinstance(self.pattern, re.Pattern):
-            return f"/{printable(shortened(self.pattern.pattern))}/"
+            kind, text = notation_of(self.pattern)
+            if kind == "regex":
+                return f"/{printable(shortened(text))}/"
+            return f"{kind} {shown(text)}"
         return (
             shown(self.pattern)
             if isinstance(self.pattern, str)
@@ -70,9 +78,9 @@ class Rule:
 
     @property
     def text(self) -> str:
-        """The pattern's text, by which an injected multiplier is set."""
+        """The pattern's text as it was written, by which a multiplier is set."""
         if isinstance(self.pattern, re.Pattern):
-            return self.pattern.pattern
+            return notation_of(self.pattern).text
         if isinstance(self.pattern, str):
             return self.pattern
         name = getattr(self.pattern, "__qualname__", repr(self.pattern))
@@ -126,15 +134,22 @@ class Rules(tuple[Rule, ...]):
       Rules([('bias', 2.0), ('stem', 0.1), ('', 0.5)])
     """
 
-    __slots__ = ()
+    _starts: tuple[int, ...]
 
     def __new__(cls, rules: RulesLike = ()) -> "Rules":
         """Reads and checks the table."""
-        return super().__new__(cls, _read(rules))
+        self = super().__new__(cls, _read(rules))
+        self._starts = rules._starts if isinstance(rules, Rules) else (0,)
+        return self
 
     def __add__(self, other: Any) -> "Rules":
         """This table in front of another."""
-        return Rules((*self, *Rules(other)))
+        behind = Rules(other)
+        both = Rules((*self, *behind))
+        both._starts = self._starts + tuple(
+            len(self) + start for start in behind._starts
+        )
+        return both
 
     def __radd__(self, other: Any) -> "Rules":
         """Another table in front of this one."""
@@ -148,6 +163,12 @@ class Rules(tuple[Rule, ...]):
             for rule in self
         ]
         return f"Rules([{', '.join(rows)}])"
+
+    @property
+    def tables(self) -> list[tuple[Rule, ...]]:
+        """The rules of each table that `+` joined; it may override those behind it."""
+        ends = (*self._starts[1:], len(self))
+        return [self[a:b] for a, b in zip(self._starts, ends, strict=True)]
 
     @property
     def need_step(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TextIO
 from optax_lrmult._rows import Section, Tone, cut_rule
 
 _GAP = "  "
-_NARROWEST = {"rule": 16, "name": 16, "multiplier": 24}  # In the order of giving way.
+_NARROWEST = {"rule": 20, "name": 16, "multiplier": 24}  # In the order of giving way.
 _COLOURS: dict[Tone, str] = {
     "frozen": "2",  # Faint: it stands still.
     "slower": "36",

@@ -106,31 +106,43 @@ def as_multiplier(value: Any, owner: str) -> Multiplier:
     if is_schedule(value):
         check_takes_one(value, f"The schedule of {owner}", "the step")
         return value
-    dtype = _dtype_name(value)
     shape = tuple(getattr(value, "shape", ()))
-    if dtype and shape:
+    if _dtype_name(value) and shape:
         raise TypeError(
             f"The value of {owner} is an array of shape {shape}. For one multiplier "
             "per slice of a stacked parameter write per_layer(values)."
         )
-    is_real = dtype.startswith(_REAL_DTYPES) if dtype else _is_real(value)
-    if not is_real:
-        hint = " Write 1.0 or 0.0." if isinstance(value, bool) else ""
-        raise TypeError(
-            f"The value of {owner} must be {_KINDS}, not {shown(value)} "
-            f"({type(value).__name__}).{hint}"
-        )
-    return _as_float(value, owner)
+    return _as_number(value, owner, _KINDS)
 
 
 def as_scalar(value: Any, owner: str) -> Any:
     """A number or a traced scalar, where nothing else can stand."""
     if isinstance(value, PerLayer) or is_schedule(value) or getattr(value, "shape", ()):
         raise TypeError(f"The value of {owner} must be a number, not {shown(value)}.")
-    return as_multiplier(value, owner)
+    return _as_number(value, owner, "a real number")
 
 
-def _as_float(value: Any, owner: str) -> Any:
+def _as_number(value: Any, owner: str, kinds: str) -> Any:
+    dtype = _dtype_name(value)
+    if not (dtype.startswith(_REAL_DTYPES) if dtype else _is_real(value)):
+        raise TypeError(
+            f"The value of {owner} must be {kinds}, not {shown(value)} "
+            f"({type(value).__name__}).{_hint(value, kinds)}"
+        )
+    return _as_float(value, owner, kinds)
+
+
+def _hint(value: Any, kinds: str) -> str:
+    if isinstance(value, bool):
+        return " Write 1.0 or 0.0."
+    if not isinstance(value, Mapping):
+        return ""
+    if kinds == _KINDS:
+        return " Tables do not nest: write one pattern, such as 'stem/kernel'."
+    return " A table is given by its name: multipliers={'stem': 0.1}."
+
+
+def _as_float(value: Any, owner: str, kinds: str) -> Any:
     try:
         number = float(value)
     except OverflowError:
@@ -139,7 +151,7 @@ def _as_float(value: Any, owner: str) -> Any:
         if hasattr(value, "aval"):  # A JAX tracer has a type, but no value yet.
             return value
         raise TypeError(
-            f"The value of {owner} must be {_KINDS}, not {shown(value)}."
+            f"The value of {owner} must be {kinds}, not {shown(value)}."
         ) from None
     if not abs(number) <= _LARGEST_FLOAT32:
         raise ValueError(

@@ -373,7 +373,7 @@ def test_injected_multipliers_of_any_text_come_back(
     other_values = dict.fromkeys(patterns, 7.0)
     other = start(in_chain(other_values, inject=True, on_unmatched="ignore"))
     other.restore(trip(run.tree, other.tree))
-    texts = [getattr(pattern, "pattern", pattern) for pattern in patterns]
+    texts = [optax_lrmult.Rule(pattern, 1).text for pattern in patterns]
     expected = {text: [0.5**index] for index, text in enumerate(texts)}
     assert injected(other) == expected
 

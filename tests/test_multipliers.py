@@ -1,5 +1,7 @@
 """The assignment and the checks: the same answer everywhere, and no typo unnoticed."""
 
+import copy
+import pickle
 import re
 import types
 import warnings
@@ -117,6 +119,9 @@ class TestCheckRules:
         [
             ("Layer_1", "differs in letter case only"),
             ("layer_1.kernel", "joined by '/', not by '.'"),
+            ("layer_1.kernel", "Nearest: 'layer_1/kernel'; "),
+            ("layer_*/kernel", "write glob('layer_*/kernel')"),
+            ("layer_.*", "write re.compile('layer_.*')"),
             ("layer_*", "write glob('layer_*')"),
             ("layer_\\d+", "write re.compile('layer_"),
             ("^head", "write re.compile('^head')"),
@@ -156,6 +161,21 @@ class TestCheckRules:
     def test_the_same_rule_twice_is_shadowed(self) -> None:
         with pytest.warns(UserWarning, match="Rule 'head'.*never applies") as told:
             olm.check_rules(PARAMS, [("head", 1), ("head", 1)])
+        assert [warning.filename for warning in told] == [__file__]
+
+    def test_a_table_in_front_of_another_overrides_without_a_warning(self) -> None:
+        table = olm.freeze("layer_1/") + olm.by_prefix({"layer_1": 0.5, "head": 2})
+        olm.check_rules(PARAMS, table)
+        for copied in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+            olm.check_rules(PARAMS, {"layer_10": 3} + copied)
+        with pytest.warns(UserWarning, match="Rule 'head/'.*never applies"):
+            olm.check_rules(PARAMS, olm.freeze("layer_1/") + {"head": 1, "head/": 2})
+
+    def test_a_warning_is_at_the_line_of_the_user(self) -> None:
+        table = {"layer": 1, "layer_1": 1}
+        tx = optax.chain(olm.scale_by_name_multiplier(table), optax.sgd(1.0))
+        with pytest.warns(UserWarning, match="never applies") as told:
+            tx.init(PARAMS)
         assert [warning.filename for warning in told] == [__file__]
 
     def test_can_warn_or_be_silent(self) -> None:

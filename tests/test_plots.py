@@ -101,7 +101,7 @@ class TestBars:
     def test_rules_that_count_up_share_a_colour(self) -> None:
         ax = olm.plot_multipliers(VIT, olm.layer_decay(0.75, VIT))
         assert list(legend(ax)) == [
-            "(?:cls_token|embed|pos_embed)",
+            "cls_token|embed|pos_embed",
             "block_{0..11}",
             "norm",
             "head",
@@ -252,7 +252,7 @@ class TestLines:
     def test_rules_that_count_up_share_a_colour(self) -> None:
         ax = olm.plot_schedule(VIT, TABLE, RATE, 10)
         colours = {line.get_label(): line.get_color() for line in ax.lines}
-        blocks = [colours[f"block_{i}(?:/.*)?"] for i in range(12)]
+        blocks = [colours[f"block_{i}"] for i in range(12)]
         assert len(set(blocks)) == 1
         assert len(set(colours.values())) == 6
         assert "block_{0..11}" in legend(ax)

@@ -49,8 +49,9 @@ class TestKeys:
         assert rates(None) == {"(no rule)": 0.5}
         assert learning_rates({}, {"a": 1}, 0.5, 0) == {}
 
-    def test_a_glob_by_its_regex(self) -> None:
-        assert rates({olm.glob("*/bias"): 2})["[^/]*/bias"] == 1.0
+    def test_a_glob_and_a_prefix_as_they_are_written(self) -> None:
+        assert rates({olm.glob("*/bias"): 2})["*/bias"] == 1.0
+        assert rates(olm.by_prefix({"stem": 2}))["stem"] == 1.0
 
     def test_a_key_that_is_taken(self) -> None:
         names = "stem", "stem/kernel", "(no rule)", "x"

@@ -141,10 +141,10 @@ class TestAgainstTheUnrolledModel:
         table = layer_decay(0.5, params, stacked={"encoder/block": axis})
         at = ", axis=1" if axis else ""
         assert [f"{rule} {rule.multiplier}" for rule in table] == [
-            "/stem(?:/.*)?/ 0.0625",
-            f"/encoder/block(?:/.*)?/ per_layer([0.125, 0.25, 0.5]{at})",
-            "/encoder/norm(?:/.*)?/ 0.5",
-            "/head(?:/.*)?/ 1.0",
+            "prefix 'stem' 0.0625",
+            f"prefix 'encoder/block' per_layer([0.125, 0.25, 0.5]{at})",
+            "prefix 'encoder/norm' 0.5",
+            "prefix 'head' 1.0",
         ]
 
 

@@ -71,7 +71,7 @@ def families_of(texts: Iterable[str]) -> list[Family]:
 
 def add_legend(ax: "Axes", handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One entry for each label above the axes; of many, the first ones and a count."""
-    shown = [_shortened(label) for label in labels[:_MOST_LABELS]]
+    shown = [written(label, _LONGEST_LABEL) for label in labels[:_MOST_LABELS]]
     if len(labels) > _MOST_LABELS:
         shown[-1] = f"... and {len(labels) - _MOST_LABELS + 1} more"
     columns = _LEGEND_WIDTH // (max(map(len, shown), default=0) + 10)
@@ -90,11 +90,6 @@ def add_legend(ax: "Axes", handles: Sequence[Any], labels: Sequence[str]) -> Non
 def written(text: str, width: int) -> str:
     """A text that matplotlib shows as it is: no formula, and not too wide."""
     return cut(text, width).replace("$", r"\$")
-
-
-def _shortened(label: str) -> str:
-    """Without the syntax that `by_prefix` puts behind a prefix."""
-    return written(label.replace("(?:/.*)?", ""), _LONGEST_LABEL)
 
 
 def _colours(count: int) -> Sequence[Any]:

@@ -96,17 +96,17 @@ def layer_decay(
       >>> names = ["embed/w", "block_0/w", "block_1/w", "norm/scale", "head/w"]
       >>> for rule in layer_decay(0.5, names):
       ...     print(rule, rule.multiplier)
-      /embed(?:/.*)?/ 0.125
-      /block_0(?:/.*)?/ 0.25
-      /block_1(?:/.*)?/ 0.5
-      /norm(?:/.*)?/ 0.5
-      /head(?:/.*)?/ 1.0
+      prefix 'embed' 0.125
+      prefix 'block_0' 0.25
+      prefix 'block_1' 0.5
+      prefix 'norm' 0.5
+      prefix 'head' 1.0
       >>> import jax.numpy as jnp
       >>> scanned = {"embed": jnp.ones(4), "blocks": {"w": jnp.ones((2, 4, 4))}}
       >>> for rule in layer_decay(0.5, scanned, stacked={"blocks": 0}):
       ...     print(rule, rule.multiplier)
-      /embed(?:/.*)?/ 0.125
-      /blocks(?:/.*)?/ per_layer([0.25, 0.5])
+      prefix 'embed' 0.125
+      prefix 'blocks' per_layer([0.25, 0.5])
     """
     decayed = _Decayed(
         _fraction(decay, "decay"),
