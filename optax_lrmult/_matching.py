@@ -56,7 +56,7 @@ def literals_of(rule: Rule) -> list[str]:
     if not isinstance(rule.pattern, re.Pattern):
         return []
     text, flags = rule.pattern.pattern, rule.pattern.flags
-    if flags & (re.IGNORECASE | re.VERBOSE):
+    if flags & re.IGNORECASE or flags & re.VERBOSE:
         return []
     return _literals(tokens_of(text))
 

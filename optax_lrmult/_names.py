@@ -3,8 +3,9 @@
 import functools
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax.tree_util import (
@@ -104,19 +105,14 @@ def _path_names(tree: PyTree) -> list[str]:
     return names
 
 
-def _refuse_collision(paths: list[KeyPath]) -> None:
-    first_path: dict[str, KeyPath] = {}
-    for path in paths:
-        name = _name(path)
-        if name in first_path:
-            paths_of = map(keystr, (first_path[name], path))
-            both = " and ".join(map(shortened, paths_of))
-            raise ValueError(
-                f"Two parameters have the name {shown(name)}: {both}. Rename one of "
-                "them, or pass param_labels=, a function from the parameters to a "
-                "pytree of distinct names."
-            )
-        first_path[name] = path
+def _refuse_collision(paths: list[KeyPath]) -> NoReturn:
+    [[name, _]] = Counter(map(_name, paths)).most_common(1)
+    first, second, *_ = (keystr(path) for path in paths if _name(path) == name)
+    raise ValueError(
+        f"Two parameters have the name {shown(name)}: {shortened(first)} and "
+        f"{shortened(second)}. Rename one of them, or pass param_labels=, a function "
+        "from the parameters to a pytree of distinct names."
+    )
 
 
 def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:

@@ -91,10 +91,7 @@ class Table:
         """What each leaf gets; names and rules are read once for a tree's structure."""
         leaves, treedef = jax.tree.flatten(updates)
         key = treedef, *map(_shape_and_dtype, leaves)
-        try:
-            rows = self._seen.get(key)
-        except TypeError:  # A structure without a hash is read at every eager step.
-            return assign(updates, self.rules, param_labels=self.param_labels)
+        rows = self._seen.get(key)
         if rows is None:
             rows = assign(updates, self.rules, param_labels=self.param_labels)
             self._remember(key, rows)

@@ -1,5 +1,6 @@
 """`python -m optax_lrmult preview`: what it prints, writes, and exits with."""
 
+import contextlib
 import csv
 import io
 import json
@@ -98,6 +99,15 @@ class TestTable:
         status, out, err = run(capsys, "model.msgpack", "--rules", "rules.toml")
         assert (status, err) == (0, [])
         assert "note: Rule 'block_1' also takes 'block_10', 'block_11'" in out
+
+    def test_what_is_no_array_of_numbers_is_told(self, capsys: Any) -> None:
+        np.savez("model.npz", w=np.ones(2), text=np.array("text"))
+        status, out, err = run(capsys, "model.npz")
+        assert (status, "text" in out) == (0, False)
+        assert err == [
+            "optax_lrmult preview: 'model.npz': left out, no arrays of numbers: "
+            "text (<U4)"
+        ]
 
     def test_escapes_do_not_reach_the_terminal(self, capsys: Any) -> None:
         tree = {"a\x1b[2J": {"w\n\u202e": jnp.ones(2)}}
@@ -370,6 +380,11 @@ class TestProcess:
 
         monkeypatch.setattr(_command_line, "read_shapes", interrupted)
         assert run(capsys, "model.msgpack") == (130, "", [])
+
+    def test_standard_output_may_be_another_object(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main(["preview", "model.msgpack"]) == 0
+        assert out.getvalue().startswith("name ")
 
     def test_a_process_without_standard_output(
         self, capsys: Any, monkeypatch: pytest.MonkeyPatch

@@ -181,3 +181,9 @@ def test_takes_assignments_only() -> None:
         TypeError, match=r"after must be what assign.*holds 'a' \(str\)"
     ):
         assignment_diff([], {"a": 0.1})
+
+
+def test_expressions_that_differ_where_they_are_cut() -> None:
+    first, second = (re.compile(f"a|{'x' * 300}{c}{'x' * 300}") for c in "yz")
+    assert diff({first: 2}, {first: 2}) == "no change"
+    assert diff({first: 2}, {second: 2}).startswith("~ a: rule /a|xxx")

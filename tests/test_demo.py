@@ -193,6 +193,16 @@ def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path, monkeypatch, capsys
     assert (tmp_path / "old.png").read_bytes() == b"old"
 
 
+def test_a_figure_that_can_not_be_saved_is_one_line(tmp_path, monkeypatch, capsys):
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_demo, "compare", lambda *_: None)
+    monkeypatch.setattr(_demo, "_show_results", full_disk)
+    assert _demo.run(tmp_path / "figure.png") == 1
+    assert capsys.readouterr().err == "optax_lrmult demo: No space left on device\n"
+
+
 @pytest.mark.parametrize("numbers", [{"seeds": 0}, {"steps": 0}])
 def test_nothing_to_train_is_refused(numbers, tmp_path, capsys):
     line = refusal(capsys, tmp_path / "figure.png", **numbers)

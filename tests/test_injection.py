@@ -146,3 +146,30 @@ class TestErrors:
     def test_rules_of_one_text_could_not_be_told_apart(self) -> None:
         with pytest.raises(ValueError, match="'stem' occurs twice"):
             core({"stem": 1, re.compile("stem"): 2})
+
+
+class Variable:
+    """As that of flax < 0.11: nothing in it that JAX can see."""
+
+    __module__ = "flax.nnx.variablelib"
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def replace(self, value: Any) -> "Variable":
+        return Variable(value)
+
+
+def test_values_are_set_inside_a_box_that_is_a_leaf() -> None:
+    state = core().init(PARAMS)
+    state = state._replace(multipliers=jax.tree.map(Variable, state.multipliers))
+    changed = olm.set_multipliers(state, {"stem": 0.25}).multipliers
+    assert isinstance(changed["stem"], Variable)
+    assert changed["stem"].value == 0.25
+    assert changed["bo.*"] is state.multipliers["bo.*"]
+
+
+def test_wrong_values_of_a_stack_name_their_rule() -> None:
+    with pytest.raises(ValueError, match="values is empty") as caught:
+        olm.set_multipliers(core().init(PARAMS), {"bo.*": []})
+    assert caught.value.__notes__ == ["Raised by the new value of rule 'bo.*'."]

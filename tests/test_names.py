@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import optax_lrmult as olm
+from optax_lrmult import _names
 from optax_lrmult._names import check_alike, names_of, natural_order
 
 
@@ -172,3 +173,15 @@ def test_updates_unlike_params_are_told_where(
     with pytest.raises(ValueError, match=f"differ in 'a': .* {re.escape(text)}"):
         check_alike(arrays(updates), arrays(params))
     check_alike(arrays(updates), arrays(updates))
+
+
+@pytest.mark.parametrize("error", [RecursionError, SystemError])  # By the JAX release.
+def test_a_tree_that_is_too_deep_for_jax(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(_names, "tree_flatten_with_path", fails)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        names_of({"a": 1.0})

@@ -287,3 +287,12 @@ def test_a_rule_is_a_value() -> None:
     assert {rule: "seen"}[olm.Rule("stem", 0.1)] == "seen"
     with pytest.raises(dataclasses.FrozenInstanceError):
         rule.__setattr__("multiplier", 2)
+
+
+def test_per_layer_prints_an_array_of_a_state() -> None:
+    layers = dataclasses.replace(olm.per_layer([1, 2], axis=1), values=np.ones(2))
+    assert repr(layers) == "per_layer([1. 1.], axis=1)"
+
+
+def test_a_schedule_written_in_c_may_hide_its_arguments() -> None:
+    assert olm.Rule("stem", max).multiplier is max

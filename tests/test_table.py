@@ -1,6 +1,7 @@
 """An eager step reads names and rules once for each structure of the tree."""
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,6 @@ import optax
 import pytest
 
 import optax_lrmult as olm
-from optax_lrmult import _table
 
 
 class Counted:
@@ -89,13 +89,34 @@ def test_what_a_function_returns_within_a_trace_is_not_kept() -> None:
         np.testing.assert_allclose(jax.jit(lambda m: scaled(m))(0.75), 0.75)
 
 
-def test_few_structures_are_kept(labels: Counted) -> None:
+def test_what_a_function_returns_is_kept_where_it_is_no_tracer() -> None:
+    asked: list[str] = []
+
+    def of_layers(name: str) -> Any:
+        asked.append(name)
+        return olm.per_layer([0.5, 2])
+
+    tx = olm.scale_by_name_multiplier(of_layers)
+    for _ in range(2):
+        updates, _ = tx.update(tree("a", "b"), optax.EmptyState())
+        np.testing.assert_array_equal(updates["b"], [0.5, 2])
+    assert asked == ["a", "b"]
+
+
+def test_sixteen_structures_are_kept(labels: Counted) -> None:
     tx = olm.scale_by_name_multiplier({"": 2}, param_labels=labels)
-    for size in range(100):
-        np.testing.assert_array_equal(
-            tx.update({"w": np.ones(size)}, optax.EmptyState())[0]["w"], 2
-        )
-    assert len(tx.update.table._seen) <= _table._MOST_TREES
+
+    def calls(sizes: range) -> int:
+        before = labels.calls
+        for size in sizes:
+            updates, _ = tx.update({"w": np.ones(size)}, optax.EmptyState())
+            np.testing.assert_array_equal(updates["w"], 2)
+        return labels.calls - before
+
+    assert calls(range(16)) == 16
+    assert calls(range(16)) == 0
+    assert calls(range(16, 17)) == 1  # It takes the place of the others.
+    assert calls(range(16)) == 16
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -136,3 +157,15 @@ def test_copies_are_equal_and_work(duplicate: Any) -> None:
     assert twin == tx
     assert hash(twin.update.table) == hash(tx.update.table)
     chex.assert_trees_all_equal(twin.update(params, twin.init(params)), expected)
+
+
+def test_a_table_is_a_value_that_does_not_show_what_was_seen() -> None:
+    tx = olm.scale_by_name_multiplier({"stem": 0.5}, on_unmatched="ignore")
+    table = tx.update.table
+    before = repr(table)
+    tx.update(tree("stem"), optax.EmptyState())
+    assert repr(table) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table.verbose = True
+    with pytest.raises((TypeError, ValueError), match="_seen"):
+        dataclasses.replace(table, _seen={})

@@ -183,6 +183,15 @@ class TestSchedules:
             updates["n"], 3 * plain.update(params, state, params)[0]["n"]
         )
 
+    @pytest.mark.parametrize("count", [jnp.ones(2, int), jnp.ones(())])
+    def test_find_the_count_behind_a_moment_of_that_name(self, count: Any) -> None:
+        moment = optax.TraceState(trace={"count": count})
+        state = (moment, optax.ScaleByScheduleState(count=jnp.array(3)))
+        tx = optax.GradientTransformation(lambda _: state, lambda u, s, _: (u, s))
+        tx = olm.with_name_multipliers(tx, {"": lambda step: step + 2.0})
+        updates, _ = tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))
+        np.testing.assert_array_equal(updates["w"], 5)
+
     @pytest.mark.parametrize("value", [jnp.ones(2), 1j])
     def test_must_return_a_real_scalar(self, value: Any) -> None:
         with pytest.raises(ValueError, match="must return a real scalar, not "):
