@@ -105,7 +105,7 @@ def _read_config(path: Path) -> Any:
     try:
         return loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"no {path.suffix[1:]} file: {error}") from None
+        raise ValueError(f"not valid {path.suffix[1:].upper()}: {error}") from None
 
 
 def _read_arrays(path: Path, select: str | None, separator: str | None) -> Arrays:

@@ -103,7 +103,10 @@ def checked_mask(mask: Any) -> Callable[[Any], Any] | None:
     def mask_of(params: Any) -> Any:
         tree = mask(params) if callable(mask) else mask
         if not all(map(_is_bool, jax.tree.leaves(tree))):
-            raise TypeError(f"mask must be a pytree of bool, not {shown(tree)}.")
+            raise TypeError(
+                f"mask must be a pytree of bool, not {shown(tree)}. Of a table write "
+                "optax_lrmult.trainable(table): True where it is not 0."
+            )
         try:
             jax.tree.map(lambda *_: None, tree, params)
         except ValueError as error:

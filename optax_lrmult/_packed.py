@@ -78,7 +78,15 @@ def packed(
     def init_fn(params: PyTree) -> optax.OptState:
         layout = layout_of(params, max_size, keep)
         _check_unsharded(params, layout)
-        return transformation.init(layout.pack(params))
+        try:
+            return transformation.init(layout.pack(params))
+        except (TypeError, ValueError) as error:
+            error.add_note(
+                "Raised inside packed, where parameters are buffers without names: put "
+                "what reads names around it, as in with_name_multipliers(packed(tx), "
+                "table)."
+            )
+            raise
 
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -104,7 +112,10 @@ def unpacked_state(
     """The state of a packed optimizer as that of the optimizer by itself.
 
     For a checkpoint that is to be read without `packed`, and to look at moments by
-    name. `packed` may stand anywhere in the optimizer.
+    name. `packed` may stand anywhere in the optimizer. Inside of a mask it sees some
+    of the parameters only: with `mask_frozen=True` hide the others here too, by
+    `jax.tree.map(lambda t, p: p if t else optax.MaskedNode(), trainable(table)(params),
+    params)`.
 
     Args:
       state: the state of an optimizer with `packed` in it.
@@ -163,6 +174,7 @@ def _check_fits(state: optax.OptState, layout: Layout) -> None:
                 "packed: the state has buffers of "
                 f"{[buffer.size for buffer in node.buffers]} elements, and these "
                 f"parameters, max_size and keep make some of {sizes}. Use those that "
-                "the state was made with; and if gradients are of other dtypes than "
-                "parameters, pass params to update."
+                "the state was made with. If gradients are of other dtypes than "
+                "parameters, pass params to update; if a mask hides parameters, as "
+                "mask_frozen=True does, see unpacked_state."
             )

@@ -214,9 +214,10 @@ def _read_row(row: Any) -> Rule:
             "This is a sequence of tables, not a table. Of GroupRules take "
             ".learning_rate or .weight_decay; tables are joined by +."
         )
+    hint = " Rows of a config: rules_from_config." if isinstance(row, Mapping) else ""
     raise TypeError(
         f"Each rule must be a (pattern, multiplier) pair or a Rule, not {shown(row)} "
-        f"({type(row).__name__})."
+        f"({type(row).__name__}).{hint}"
     )
 
 

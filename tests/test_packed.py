@@ -366,3 +366,27 @@ class TestMistakes:
         with pytest.raises(ValueError, match="pass params to update"):
             tx.update(gradients, state)
         tx.update(gradients, state, params)
+
+
+def test_multipliers_inside_are_told_to_stand_around() -> None:
+    with pytest.raises(ValueError, match="matches none") as caught:
+        olm.packed(olm.adam(1e-2, multipliers={"embed": 0.5})).init(tree())
+    (note,) = caught.value.__notes__
+    assert "with_name_multipliers(packed(tx), table)" in note
+
+
+def test_a_state_inside_of_a_mask_is_unpacked_with_the_mask() -> None:
+    params, table = tree(), {"blocks/0": 0}
+    tx = olm.with_name_multipliers(
+        olm.packed(optax.adam(1e-2)), table, mask_frozen=True
+    )
+    state = tx.init(params)
+    with pytest.raises(ValueError, match="mask_frozen=True does, see unpacked_state"):
+        olm.unpacked_state(state, params)
+    seen = jax.tree.map(
+        lambda t, p: p if t else optax.MaskedNode(),
+        olm.trainable(table)(params),
+        params,
+    )
+    plain = olm.adam(1e-2, multipliers=table, mask_frozen=True).init(params)
+    chex.assert_trees_all_equal(olm.unpacked_state(state, seen), plain)

@@ -58,13 +58,15 @@ def from_torch_param_groups(
     Example:
       >>> groups = [{"params": ["stem.weight", "stem.bias"], "lr": 1e-4},
       ...           {"params": ["head.weight"], "weight_decay": 0.0}]
+      >>> for group in groups:  # Flax has other names for some parameters.
+      ...     group["params"] = [n.replace("weight", "kernel") for n in group["params"]]
       >>> tables = from_torch_param_groups(groups, 1e-3, base_weight_decay=0.01)
-      >>> for name in "stem/weight", "stem/bias", "head/weight":
+      >>> for name in "stem/kernel", "stem/bias", "head/kernel":
       ...     rate, decay = (table.find(name)[1] for table in tables)
       ...     print(name, rate, decay)
-      stem/weight 0.1 1.0
+      stem/kernel 0.1 1.0
       stem/bias 0.1 1.0
-      head/weight 1.0 0.0
+      head/kernel 1.0 0.0
     """
     if isinstance(groups, str | Mapping) or not isinstance(groups, Iterable):
         raise TypeError(
@@ -139,14 +141,20 @@ def _untrained(named: Sequence[Sequence[str]], known: Sequence[str]) -> list[str
     """The parameters in no group; raises if a group has one that is not known."""
     trained = {name for names in named for name in names}
     for name in sorted(trained.difference(known)):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"The groups have a parameter {shown(name)}, and params has none of this "
-            "name."
-            f"{hint}"
+            f"name.{_hint(name, known)}"
         )
     return [name for name in known if name not in trained]
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    for word in ("kernel", "scale", "embedding"):
+        in_flax = name.removesuffix("weight") + word
+        if in_flax in known:
+            return f" Flax calls it {shown(in_flax)}: rename it in the groups first."
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _ratios(
