@@ -8,7 +8,14 @@ from typing import Literal, NamedTuple
 from optax_lrmult._diagnosis import describe
 from optax_lrmult._folding import Folded, folded, folded_text, unfolded
 from optax_lrmult._multipliers import Assignment
-from optax_lrmult._values import Multiplier, PerLayer, as_cell, is_frozen, is_number
+from optax_lrmult._values import (
+    Multiplier,
+    PerLayer,
+    as_cell,
+    is_frozen,
+    is_number,
+    is_static,
+)
 
 NO_RULE = "-"
 _WIDEST = 40
@@ -152,11 +159,14 @@ def _kind(row: Assignment) -> Hashable:
 
 
 def _gets(row: Folded) -> set[Hashable]:
-    """Rules and multipliers; one that is no number is the same if it is identical."""
-    return {
-        (id(m.rule), m.multiplier if is_number(m.multiplier) else id(m.multiplier))
-        for m in row.items
-    }
+    """Rules and multipliers."""
+    return {(id(member.rule), _value(member.multiplier)) for member in row.items}
+
+
+def _value(multiplier: Multiplier) -> Hashable:
+    """What equal numbers and schedules have in common; a tracer is equal to none."""
+    is_known = is_static(multiplier) and isinstance(multiplier, Hashable)
+    return multiplier if is_known else id(multiplier)
 
 
 def _goes_on(_: Folded | None, last: Folded, row: Folded) -> bool:
@@ -185,6 +195,8 @@ def _step(last: Folded, row: Folded) -> tuple[bool, int] | None:
 
 def _direction(a: Multiplier, b: Multiplier) -> int | None:
     """1, 0 or -1 for numbers of one sign; nothing frozen hides among others."""
+    if _value(a) == _value(b):
+        return 0
     if not (is_number(a) and is_number(b)) or _sign(a) != _sign(b):
         return None
     return _sign(b - a)

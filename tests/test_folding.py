@@ -95,6 +95,14 @@ class TestMultipliersThatRiseOrFall:
         ):
             assert line in second
 
+    def test_equal_schedules_of_a_rule_each_share_a_row(self) -> None:
+        table = {f"block_{i}/": olm.unfreeze_at(5, 0.5) for i in range(4)}
+        assert names(blocks(4), table) == [
+            "block_{0..3}/w 'block_{0..3}/' unfreeze_at(5, 0.5)"
+        ]
+        table = {f"block_{i}/": olm.unfreeze_at(5 * i) for i in range(4)}
+        assert len(names(blocks(4), table)) == 4
+
     def test_a_function_has_one_rule_for_all(self) -> None:
         def rate(name: str) -> float:
             return 1 / (1 + int(name[6]))

@@ -47,7 +47,8 @@ def plot_multipliers(
       params: a pytree of arrays, or of `jax.ShapeDtypeStruct`; no array is read.
       multipliers: a table of rules; see `Rules`.
       param_labels: the names, if not those of `path_labels`.
-      ax: matplotlib axes to draw on; by default those of a new figure.
+      ax: matplotlib axes to draw on; by default those of a new figure. The legend
+        stands outside of them: make their figure with `layout="constrained"`.
 
     Returns:
       The axes.

@@ -48,7 +48,8 @@ def plot_schedule(
       learning_rate: a real number or a schedule.
       steps: the number of steps of the training, at least 1.
       param_labels: the names, if not those of `path_labels`.
-      ax: matplotlib axes to draw on; by default those of a new figure.
+      ax: matplotlib axes to draw on; by default those of a new figure. The legend
+        stands outside of them: make their figure with `layout="constrained"`.
 
     Returns:
       The axes.
