@@ -72,11 +72,7 @@ def scale_by_keras_adam(
 
 
 def scale_by_raw_amsgrad(
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
-    mu_dtype: Any = None,
+    b1: float, b2: float, eps: float, eps_root: float, mu_dtype: Any
 ) -> optax.GradientTransformationExtraArgs:
     """AMSGrad with the maximum of the raw second moment, corrected afterwards.
 

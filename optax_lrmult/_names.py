@@ -117,8 +117,9 @@ def _refuse_collision(paths: list[KeyPath]) -> NoReturn:
 
 def _label(label_at: dict[tuple[str, ...], Any], path: KeyPath) -> str:
     keys = _keys(path)
-    prefixes = (keys[:length] for length in reversed(range(len(keys) + 1)))
-    label = next((label_at[prefix] for prefix in prefixes if prefix in label_at), None)
+    while keys and keys not in label_at:
+        keys = keys[:-1]
+    label = label_at.get(keys)
     if isinstance(label, str):
         return label
     name = _name(path)

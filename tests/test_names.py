@@ -10,6 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -59,13 +60,13 @@ def test_a_box_in_a_box_is_left_out_too() -> None:
 
 
 def test_two_leaves_of_one_name_are_an_error_that_shows_both_paths() -> None:
-    tree = {"a/b": 1.0, "a": {"b": 2.0}}
+    tree = {"a/b": 1.0, "a": {"b": 2.0}, "A": 0.0, "z": [0.0, 0.0]}
     with pytest.raises(ValueError, match=r"'a/b': \['a'\]\['b'\] and \['a/b'\]"):
         olm.path_labels(tree)
     with pytest.raises(ValueError, match="param_labels="):
         olm.adam(1e-3, multipliers={"a": 1}).init(tree)
-    labels = {"a/b": "x", "a": {"b": "y"}}
-    assert names_of(tree, labels) == ["y", "x"]
+    labels = {"a/b": "x", "a": {"b": "y"}, "A": "A", "z": "z"}
+    assert names_of(tree, labels) == ["A", "y", "x", "z", "z"]
 
 
 class TestLabels:
@@ -89,6 +90,8 @@ class TestLabels:
     def test_may_be_a_prefix_of_the_tree(self) -> None:
         assert names_of(self.TREE, {"enc": "E", "head": "H"}) == ["E", "E", "H"]
         assert names_of(self.TREE, "all") == ["all"] * 3
+        deep = {"a": {"b": {"c": [1.0]}}}
+        assert names_of(deep, {"a": {"b": "B"}}) == ["B"]
 
     def test_may_be_the_default_by_name(self) -> None:
         assert names_of(self.TREE, olm.path_labels) == names_of(self.TREE)
@@ -168,7 +171,7 @@ def test_updates_unlike_params_are_told_where(
     updates: Any, params: Any, text: str
 ) -> None:
     def arrays(shapes: Any) -> Any:
-        return {name: jnp.ones(shape) for name, shape in shapes.items()} | {"z": 1.0}
+        return {name: np.ones(shape) for name, shape in shapes.items()} | {"z": 1.0}
 
     with pytest.raises(ValueError, match=f"differ in 'a': .* {re.escape(text)}"):
         check_alike(arrays(updates), arrays(params))

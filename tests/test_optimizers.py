@@ -121,6 +121,16 @@ def test_multipliers_scale_the_decay_too() -> None:
     chex.assert_trees_all_equal(run(tx)[0]["stem"], PARAMS["stem"])
 
 
+def test_raw_amsgrad_begins_as_optax_does() -> None:
+    options = {"eps": 0.25, "eps_root": 0.5}
+    raw = olm.adam(0.1, amsgrad=True, max_of="raw", **options)
+    updates = [
+        tx.update(PARAMS, tx.init(PARAMS))[0]
+        for tx in (raw, optax.amsgrad(0.1, **options))
+    ]
+    chex.assert_trees_all_close(*updates, rtol=1e-6)
+
+
 def test_raw_amsgrad_keeps_dtypes() -> None:
     tx = olm.adam(0.1, amsgrad=True, max_of="raw", mu_dtype=jnp.bfloat16)
     params = {"stem": jnp.ones(2, jnp.float16)}
