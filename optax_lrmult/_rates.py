@@ -43,7 +43,7 @@ def learning_rates(
 
     | key | rate of |
     | --- | --- |
-    | the text of the pattern, `''` if it is empty | the rule |
+    | the pattern's text as it was written, `''` if it is empty | the rule |
     | `stack[0]`, `stack[1]`, ... | each layer of a `per_layer` rule |
     | `rate[0.5]` | the parameters to which the function `rate` gives the number 0.5 |
     | `rate[stem/kernel]` | the one to which it gives something else, a traced value |
