@@ -101,8 +101,8 @@ class Table:
         # What a function of the name returns may be a tracer of this trace only.
         own = {id(rule.multiplier) for rule in self.rules}
         if all(id(r.multiplier) in own or is_static(r.multiplier) for r in rows):
-            if len(self._seen) >= _MOST_TREES:
-                self._seen.clear()
+            for oldest in list(self._seen)[: 1 - _MOST_TREES]:
+                self._seen.pop(oldest, None)  # Another thread may have been here.
             self._seen[key] = rows
 
 

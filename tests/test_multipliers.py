@@ -40,6 +40,11 @@ class TestAssign:
         shapes = jax.eval_shape(lambda: PARAMS)
         assert olm.assign(shapes, {"head": 2}) == olm.assign(PARAMS, {"head": 2})
 
+    def test_a_stack_may_be_of_hundreds_of_layers(self) -> None:
+        layers = olm.per_layer([0.5] * 300)
+        (row,) = olm.assign({"stack": np.ones((300, 2))}, {"stack": layers})
+        assert row.multiplier == layers
+
     def test_python_scalars_are_parameters_too(self) -> None:
         assert [row[1:3] for row in olm.assign([1.0, 2], None)] == [
             ((), np.float32),

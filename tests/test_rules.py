@@ -77,6 +77,14 @@ class TestTables:
         assert operator.add([("a", 1)], olm.Rules({"a": 2})) == expected
         assert isinstance(operator.add(expected, ()), olm.Rules)
 
+    def test_a_sum_knows_its_tables(self) -> None:
+        one, two, three = (dict.fromkeys(text, 1) for text in ("abc", "de", "f"))
+        expected = [tuple(olm.Rules(table)) for table in (one, two, three)]
+        assert (olm.Rules(one) + two + three).tables == expected
+        assert (one + (olm.Rules(two) + three)).tables == expected
+        assert olm.Rules(olm.Rules(one) + two).tables == expected[:2]
+        assert olm.Rules().tables == [()]
+
     def test_a_later_change_to_the_mapping_has_no_effect(self) -> None:
         table = {"a": 1}
         rules = olm.Rules(table)

@@ -115,7 +115,7 @@ def test_sixteen_structures_are_kept(labels: Counted) -> None:
 
     assert calls(range(16)) == 16
     assert calls(range(16)) == 0
-    assert calls(range(16, 17)) == 1  # It takes the place of the others.
+    assert calls(range(16, 17)) == 1  # It takes the place of the oldest.
     assert calls(range(16)) == 16
 
 
