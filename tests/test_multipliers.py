@@ -144,6 +144,10 @@ class TestCheckRules:
     def test_says_what_was_probably_meant(self, pattern: Any, hint: str) -> None:
         assert hint in check_error({pattern: 0.5})
 
+    def test_dots_that_are_in_the_names_are_kept(self) -> None:
+        with pytest.raises(ValueError, match=r"Nearest: 'layer\.1\.w'\. A str"):
+            olm.check_rules({"layer.1.w": 1.0}, {"layr.1.w": 0.5})
+
     def test_lists_the_parameters_where_nothing_is_near(self) -> None:
         text = check_error({"qqq": 0.5})
         assert (
