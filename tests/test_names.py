@@ -60,13 +60,13 @@ def test_a_box_in_a_box_is_left_out_too() -> None:
 
 
 def test_two_leaves_of_one_name_are_an_error_that_shows_both_paths() -> None:
-    tree = {"a/b": 1.0, "a": {"b": 2.0}, "A": 0.0, "z": [0.0, 0.0]}
+    tree = {"a/b": 1.0, "a": {"b": 2.0, "c": 3.0}, "A": 0.0, "z": [0.0, 0.0]}
     with pytest.raises(ValueError, match=r"'a/b': \['a'\]\['b'\] and \['a/b'\]"):
         olm.path_labels(tree)
     with pytest.raises(ValueError, match="param_labels="):
         olm.adam(1e-3, multipliers={"a": 1}).init(tree)
-    labels = {"a/b": "x", "a": {"b": "y"}, "A": "A", "z": "z"}
-    assert names_of(tree, labels) == ["A", "y", "x", "z", "z"]
+    labels = {"a/b": "x", "a": {"b": "y", "c": "c"}, "A": "A", "z": "z"}
+    assert names_of(tree, labels) == ["A", "y", "c", "x", "z", "z"]
 
 
 class TestLabels:
