@@ -138,7 +138,7 @@ def _hint(value: Any, kinds: str) -> str:
     if not isinstance(value, Mapping):
         return ""
     if kinds == _KINDS:
-        return " Tables do not nest: write one pattern, such as 'stem/kernel'."
+        return " Tables do not nest: write one pattern, 'a/b'."
     return " A table is given by its name: multipliers={'stem': 0.1}."
 
 
