@@ -30,8 +30,12 @@ def dead_rules(
 def overridden(rule: Rule, rules: Rules, assignments: Sequence[Any]) -> bool:
     """True for a rule whose names a table in front of its own takes, joined by `+`."""
     number = {id(r): n for n, table in enumerate(rules.tables) for r in table}
-    rows = [row for row in assignments if rule.multiplier_of(row.name) is not None]
+    rows = _matched(rule, assignments)
     return any(number[id(row.rule)] < number[id(rule)] for row in rows)
+
+
+def _matched(rule: Rule, assignments: Sequence[Any]) -> list[Any]:
+    return [row for row in assignments if rule.multiplier_of(row.name) is not None]
 
 
 def explain_dead(dead: Sequence[Rule], assignments: Sequence[Any]) -> list[str]:
@@ -59,7 +63,7 @@ def _explain_dead(rule: Rule, names: Sequence[str]) -> str:
 
 def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
     """Which earlier rules take all that a rule matches."""
-    rows = [row for row in assignments if rule.multiplier_of(row.name) is not None]
+    rows = _matched(rule, assignments)
     takers = list(dict.fromkeys(str(row.rule) for row in rows))
     return (
         f"Rule {rule} (multiplier {describe(rule.multiplier)}) never applies: the "

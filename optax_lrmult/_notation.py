@@ -5,7 +5,7 @@ import re
 from collections.abc import Container, Sequence
 from typing import Literal, NamedTuple
 
-_BEHIND_PREFIX = "(?:/.*)?"
+BEHIND_PREFIX = "(?:/.*)?"
 
 
 class Notation(NamedTuple):
@@ -37,13 +37,13 @@ def notation_of(pattern: re.Pattern[str]) -> Notation:
 
 def regex_of_prefix(prefix: str) -> str:
     """Matches the prefix by itself, and with a slash and anything behind it."""
-    return f"{re.escape(prefix)}{_BEHIND_PREFIX}" if prefix else ".*"
+    return f"{re.escape(prefix)}{BEHIND_PREFIX}" if prefix else ".*"
 
 
 def _prefix_of(text: str) -> str | None:
-    if not text.endswith(_BEHIND_PREFIX):
+    if not text.endswith(BEHIND_PREFIX):
         return None
-    shared, bracket, tails = text.removesuffix(_BEHIND_PREFIX).partition("(?:")
+    shared, bracket, tails = text.removesuffix(BEHIND_PREFIX).partition("(?:")
     parts = [shared, *(tails.removesuffix(")").split("|") if bracket else [])]
     plain = [_unescaped(part) for part in parts]
     if [re.escape(part) for part in plain] != parts:

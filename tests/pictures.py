@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+from benchmarks.trees import dense, norm
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,22 +22,17 @@ def shapes(**names: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     return {n: jax.ShapeDtypeStruct(s, "float32") for n, s in names.items()}
 
 
-def dense(inputs: int, outputs: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return shapes(kernel=(inputs, outputs), bias=(outputs,))
-
-
-NORM = shapes(scale=(192,), bias=(192,))
 # ViT-Ti/16 at 224 pixels a side, with its published 5,717,416 parameters.
 VIT = {
     "embed": shapes(kernel=(16, 16, 3, 192), bias=(192,)),
     **shapes(cls_token=(1, 1, 192), pos_embed=(1, 197, 192)),
-    "norm": NORM,
+    "norm": norm(192),
     "head": dense(192, 1000),
 } | {
     f"block_{i}": {
-        "norm1": NORM,
+        "norm1": norm(192),
         "attn": {"qkv": dense(192, 3 * 192), "out": dense(192, 192)},
-        "norm2": NORM,
+        "norm2": norm(192),
         "mlp": {"up": dense(192, 768), "down": dense(768, 192)},
     }
     for i in range(12)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from optax_lrmult._notation import BEHIND_PREFIX
 from optax_lrmult._recipes._roles import Path
 
 
@@ -62,7 +63,7 @@ def _prefix_regex(prefixes: list[Path]) -> str:
     tails = [re.escape("/".join(prefix[shared:])) for prefix in prefixes]
     lead = "".join(f"{re.escape(segment)}/" for segment in prefixes[0][:shared])
     tail = tails[0] if len(tails) == 1 else f"(?:{'|'.join(tails)})"
-    return f"{lead}{tail}(?:/.*)?"
+    return f"{lead}{tail}{BEHIND_PREFIX}"
 
 
 def common_length(*paths: Path) -> int:
