@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +22,12 @@ class Packed(NamedTuple):
 
     Attributes:
       buffers: vectors, each of leaves of one size and dtype, one after the other.
-      leaves: the other leaves as they are, in the tree's order.
+      leaves: the other leaves as they are, by their place in the tree. With these
+        places a state says itself what is packed in it, also under `jit`.
     """
 
     buffers: tuple[jax.Array, ...]
-    leaves: tuple[Any, ...]
+    leaves: dict[int, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Layout:
             jnp.concatenate([jnp.ravel(leaves[index]) for index in group])
             for group in self.groups
         ]
-        return Packed(tuple(buffers), tuple(leaves[index] for index in self.left))
+        return Packed(tuple(buffers), {index: leaves[index] for index in self.left})
 
     def unpack(self, tree: PyTree, like: PyTree) -> PyTree:
         """The way back, into the structure of `like`."""
         if not isinstance(tree, Packed):
             return tree
-        leaves = dict(zip(self.left, tree.leaves, strict=True))
+        leaves = dict(tree.leaves)
         starts = self._starts()
         for buffer, group in zip(tree.buffers, self.groups, strict=True):
             size = self.size(group)
@@ -87,7 +88,7 @@ class Layout:
 
 
 def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
-    """Leaves of one size and dtype share buffers; all of this is known under `jit`.
+    """Small leaves of one size and dtype share buffers, if no mesh shards them.
 
     Args:
       tree: a pytree of arrays, or of their shapes and dtypes.
@@ -95,18 +96,51 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
       keep: leaves that are not; see `packed`.
     """
     leaves = jax.tree.leaves(tree)
-    alike: dict[Any, list[int]] = {}
-    for index, (leaf, kept) in enumerate(zip(leaves, _kept(tree, keep), strict=True)):
-        size, dtype = math.prod(jnp.shape(leaf)), jnp.result_type(leaf)
-        if not kept and 0 < size <= max_size and jnp.issubdtype(dtype, jnp.inexact):
-            alike.setdefault((size, dtype), []).append(index)
-    groups = [
-        tuple(indices[first : first + _MOST_LEAVES])
-        for indices in alike.values()
-        for first in range(0, len(indices), _MOST_LEAVES)
+    small = [
+        index
+        for index, (leaf, kept) in enumerate(
+            zip(leaves, _kept(tree, keep), strict=True)
+        )
+        if not kept and _is_packable(leaf, max_size) and not is_sharded(leaf)
     ]
-    several = tuple(group for group in groups if len(group) > 1)
-    return Layout(tuple(map(jnp.shape, leaves)), several)
+    several = [group for group in _groups(leaves, small) if len(group) > 1]
+    return Layout(tuple(map(jnp.shape, leaves)), tuple(several))
+
+
+def layout_inside(tree: PyTree, packed: Packed) -> Layout:
+    """The layout that `packed` was made with, of a tree like `tree`."""
+    leaves = jax.tree.leaves(tree)
+    inside = [index for index in range(len(leaves)) if index not in packed.leaves]
+    return Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
+
+
+def is_sharded(leaf: Any) -> bool:
+    """Whether it is known that the leaf's parts lie on several devices.
+
+    Arrays tell, and tracers if the axes of the mesh are of type `Explicit`.
+    """
+    at = leaf if hasattr(leaf, "sharding") else getattr(leaf, "aval", None)
+    sharding = getattr(at, "sharding", None)
+    return sharding is not None and not sharding.is_fully_replicated
+
+
+def _is_packable(leaf: Any, max_size: int) -> bool:
+    size = math.prod(jnp.shape(leaf))
+    return 0 < size <= max_size and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _groups(leaves: Sequence[Any], indices: Iterable[int]) -> list[tuple[int, ...]]:
+    """The indices in groups of one size and dtype, none too large."""
+    alike: dict[Any, list[int]] = {}
+    for index in indices:
+        leaf = leaves[index]
+        key = math.prod(jnp.shape(leaf)), jnp.result_type(leaf)
+        alike.setdefault(key, []).append(index)
+    return [
+        tuple(group[first : first + _MOST_LEAVES])
+        for group in alike.values()
+        for first in range(0, len(group), _MOST_LEAVES)
+    ]
 
 
 def _kept(tree: PyTree, keep: Keep) -> list[bool]:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from optax_lrmult._hyperparameters import is_transformation
-from optax_lrmult._layout import Keep, Layout, Packed, layout_of
-from optax_lrmult._names import PyTree, path_labels
+from optax_lrmult._layout import Keep, Layout, Packed, layout_inside, layout_of
+from optax_lrmult._names import PyTree
 from optax_lrmult._values import shown
 
 MAX_SIZE = 2**14
@@ -32,10 +33,10 @@ def packed(
     of the tree too. What knows a leaf's shape or name gives other updates without an
     error: `lamb`, `lars`, `adafactor`, `clip_by_block_rms`, masks. Put these around.
 
-    Which leaves are packed depends on `max_size`, `keep`, and the sizes and dtypes of
-    parameters (of gradients, where `update` is given no parameters), so `init` and
-    `update` agree under every transformation of JAX. A leaf that is sharded over a
-    mesh must be kept, or its parts are gathered:
+    `init` decides what is packed, and `update` reads that from the state. A leaf that a
+    mesh shards is left alone, since each step would gather its parts. Under `jit` a
+    sharding is not to be seen if the mesh's axes are of type `Auto`: where `init` is
+    jitted, or in `jax.eval_shape`, name such leaves by
     `keep=jax.tree.map(lambda p: not p.sharding.is_fully_replicated, params)`.
 
     Args:
@@ -47,12 +48,13 @@ def packed(
 
     Returns:
       A transformation whose state is `inner`'s, of a tuple of buffers and leaves
-      instead of the tree; `unpacked_state` turns it into that of the tree.
+      instead of the tree; `unpacked_state` turns it into that of the tree, and
+      `packed_state` one of the tree into it.
 
     Raises:
       TypeError: `inner` is no gradient transformation.
-      ValueError: `max_size` is negative; from `init`, a leaf to be packed is sharded;
-        from `update`, gradients are laid out unlike the state.
+      ValueError: `max_size` is negative, `keep` is no tree like the parameters; from
+        `update`, parameters (gradients, if none are given) are not those of the state.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,7 +79,6 @@ def packed(
 
     def init_fn(params: PyTree) -> optax.OptState:
         layout = layout_of(params, max_size, keep)
-        _check_unsharded(params, layout)
         try:
             return transformation.init(layout.pack(params))
         except (TypeError, ValueError) as error:
@@ -91,8 +92,10 @@ def packed(
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
-        layout = layout_of(updates if params is None else params, max_size, keep)
-        _check_fits(state, layout)
+        tree = updates if params is None else params
+        layout = _layout_in(state, tree)
+        if layout is None:  # Without moments there are no kernels to be saved.
+            return transformation.update(updates, state, params, **extra_args)
         now = None if params is None else layout.pack(params)
         new, state = transformation.update(
             layout.pack(updates), state, now, **extra_args
@@ -102,13 +105,7 @@ def packed(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def unpacked_state(
-    state: optax.OptState,
-    params: PyTree,
-    *,
-    max_size: int = MAX_SIZE,
-    keep: Keep = None,
-) -> optax.OptState:
+def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     """The state of a packed optimizer as that of the optimizer by itself.
 
     For a checkpoint that is to be read without `packed`, and to look at moments by
@@ -120,15 +117,13 @@ def unpacked_state(
     Args:
       state: the state of an optimizer with `packed` in it.
       params: the parameters, or their shapes and dtypes.
-      max_size: as given to `packed`.
-      keep: as given to `packed`.
 
     Returns:
       The state with each set of buffers as a tree like `params`: for `packed(inner)`
       of the structure of `inner.init(params)`.
 
     Raises:
-      ValueError: the state was made with other parameters, `max_size` or `keep`.
+      ValueError: the state was made with other parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,43 +133,81 @@ def unpacked_state(
       >>> jax.tree.structure(plain) == jax.tree.structure(optax.adam(1e-3).init(params))
       True
     """
-    layout = layout_of(params, max_size, keep)
-    _check_fits(state, layout)
+    layout = _layout_in(state, params)
+    if layout is None:
+        return state
+    return jax.tree.map(
+        lambda node: layout.unpack(node, like=params), state, is_leaf=_is_packed
+    )
 
-    def unpack(node: Any) -> Any:
-        return layout.unpack(node, like=params) if _is_packed(node) else node
 
-    return jax.tree.map(unpack, state, is_leaf=_is_packed)
+def packed_state(
+    state: optax.OptState, params: PyTree, like: optax.OptState
+) -> optax.OptState:
+    """The way back: the state of an optimizer by itself as that of a packed one.
+
+    To go on from a checkpoint that was written without `packed`, or with another
+    `max_size`, sharding or `keep` and then unpacked.
+
+    Args:
+      state: the state of the same optimizer without `packed` in it.
+      params: the parameters, as for `unpacked_state`.
+      like: the packed optimizer's `init(params)`, which says what is packed.
+
+    Returns:
+      The numbers of `state` in the structure of `like`.
+
+    Raises:
+      ValueError: the states are of different optimizers or parameters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {f"layer_{i}": jnp.ones((4, 4)) for i in range(20)}
+      >>> saved = optax.adam(1e-3).init(params)
+      >>> tx = packed(optax.adam(1e-3))
+      >>> state = packed_state(saved, params, like=tx.init(params))
+      >>> updates, state = tx.update(params, state, params)
+    """
+    layout = _layout_in(like, params)
+    if layout is None:
+        return state
+
+    def pack(wanted: Any, found: Any) -> Any:
+        if not _is_packed(wanted):
+            return found
+        shapes = tuple(map(jnp.shape, jax.tree.leaves(found)))
+        if shapes != layout.shapes:
+            raise ValueError(f"{len(shapes)} arrays are not like the parameters.")
+        return layout.pack(found)
+
+    try:
+        return jax.tree.map(pack, like, state, is_leaf=_is_packed)
+    except ValueError as error:
+        raise ValueError(
+            "packed_state: the state is not that of the optimizer in `like` without "
+            f"`packed`, and of these parameters: {error}"
+        ) from None
 
 
 def _is_packed(node: Any) -> bool:
     return isinstance(node, Packed)
 
 
-def _check_unsharded(params: PyTree, layout: Layout) -> None:
-    """Only arrays tell; packing a tracer that turns out sharded is slow, not wrong."""
-    leaves = jax.tree.leaves(params)
-    for index in (index for group in layout.groups for index in group):
-        sharding = getattr(leaves[index], "sharding", None)
-        if sharding is not None and not sharding.is_fully_replicated:
-            name = jax.tree.leaves(path_labels(params))[index]
-            raise ValueError(
-                f"packed: {name!r} is sharded over a mesh, and each step would gather "
-                "its parts. Pass packed(..., keep=jax.tree.map(lambda p: "
-                "not p.sharding.is_fully_replicated, params))."
-            )
-
-
-def _check_fits(state: optax.OptState, layout: Layout) -> None:
-    """A layout that is not the state's would give moments to the wrong parameters."""
-    sizes = [layout.size(group) * len(group) for group in layout.groups]
-    for node in jax.tree.leaves(state, is_leaf=_is_packed):
-        if _is_packed(node) and [buffer.size for buffer in node.buffers] != sizes:
-            raise ValueError(
-                "packed: the state has buffers of "
-                f"{[buffer.size for buffer in node.buffers]} elements, and these "
-                f"parameters, max_size and keep make some of {sizes}. Use those that "
-                "the state was made with. If gradients are of other dtypes than "
-                "parameters, pass params to update; if a mask hides parameters, as "
-                "mask_frozen=True does, see unpacked_state."
-            )
+def _layout_in(state: optax.OptState, tree: PyTree) -> Layout | None:
+    """The layout that a state was made with; `None` if it has nothing packed in it."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_packed)
+    packs = [node for node in nodes if _is_packed(node)]
+    if not packs:
+        return None
+    layout = layout_inside(tree, packs[0])
+    found = [buffer.size for buffer in packs[0].buffers]
+    wanted = [layout.size(group) * len(group) for group in layout.groups]
+    # Another layout than the state's would give moments to the wrong parameters.
+    if found != wanted:
+        raise ValueError(
+            f"packed: the state has buffers of {found} elements, and what is packed of "
+            f"these parameters would make some of {wanted}. If gradients are of other "
+            "dtypes than parameters, pass params to update; if a mask hides "
+            "parameters, as mask_frozen=True does, see unpacked_state."
+        )
+    return layout

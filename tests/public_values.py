@@ -81,6 +81,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "add_decayed_weights_by_name": lambda: olm.add_decayed_weights_by_name(0.1),
     "constrain_by_name": lambda: olm.constrain_by_name(CONSTRAINTS),
     "packed": lambda: olm.packed(optax.adam(0.1)),
+    "packed_state": lambda: olm.packed_state(
+        optax.adam(0.1).init(PARAMS), PARAMS, olm.packed(optax.adam(0.1)).init(PARAMS)
+    ),
     "unpacked_state": lambda: olm.unpacked_state(
         olm.packed(optax.adam(0.1)).init(PARAMS), PARAMS
     ),

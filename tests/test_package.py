@@ -24,7 +24,7 @@ plot_multipliers plot_schedule
 scale_by_name_multiplier with_name_multipliers
 ScaleByNameMultiplierState set_multipliers
 trainable add_decayed_weights_by_name constrain_by_name max_norm non_negative unit_norm
-packed unpacked_state
+packed packed_state unpacked_state
 effective_multipliers
 adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_weights
 """.split()
