@@ -68,7 +68,7 @@ def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
     labels = param_labels
     if callable(labels) and not _is_tree_of_strings(labels):
         check_takes_one(labels, "The function param_labels", "the parameters")
-        labels = labels(_unboxed(tree))
+        labels = labels(unboxed(tree))
     label_at = {_keys(path): label for path, label in _leaves_with_path(labels)}
     return [_label(label_at, path) for path, _ in _leaves_with_path(tree)]
 
@@ -198,11 +198,13 @@ def _unsortable_keys(tree: PyTree) -> list[Any]:
     return next(filter(None, found), [])
 
 
-def _unboxed(tree: PyTree) -> PyTree:
+def unboxed(tree: PyTree) -> PyTree:
+    """The tree with what is in its boxes in their place."""
+
     def unbox(node: Any) -> Any:
         match _contents(node) if _is_box(node) else []:
             case [content]:
-                return _unboxed(content)
+                return unboxed(content)
             case _:
                 return node
 

@@ -8,7 +8,7 @@ import optax
 
 from optax_lrmult._hyperparameters import is_transformation
 from optax_lrmult._layout import Keep, Layout, Packed, layout_inside, layout_of
-from optax_lrmult._names import PyTree
+from optax_lrmult._names import PyTree, unboxed
 from optax_lrmult._values import shown
 
 MAX_SIZE = 2**14
@@ -115,7 +115,8 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     params)`.
 
     Args:
-      state: the state of an optimizer with `packed` in it.
+      state: the state of an optimizer with `packed` in it, or the `opt_state` of an
+        `nnx.Optimizer`, whose boxes are left out.
       params: the parameters, or their shapes and dtypes.
 
     Returns:
@@ -133,6 +134,7 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
       >>> jax.tree.structure(plain) == jax.tree.structure(optax.adam(1e-3).init(params))
       True
     """
+    state = unboxed(state)
     layout = _layout_in(state, params)
     if layout is None:
         return state

@@ -19,6 +19,7 @@ from one_step import (
     squares,
 )
 
+import optax_lrmult as olm
 from optax_lrmult import path_labels, per_layer, scale_by_name_multiplier
 
 FLAX = tuple(map(int, flax.__version__.split(".")[:2]))
@@ -220,3 +221,19 @@ def test_labels_under_optimizer(labels: Any) -> None:
     factors = {"head/bias": 1, "head/kernel": 0.5, "stem/bias": 1, "stem/kernel": 0.5}
     rows = zip(scaled, plain, factors.values(), strict=True)
     assert all((update == m * plain_update).all() for update, plain_update, m in rows)
+
+
+def test_a_packed_state_is_unpacked_from_its_boxes() -> None:
+    plain, packed = ListNet(), ListNet()
+    optimizers = [
+        nnx.Optimizer(plain, optax.adam(0.1), wrt=nnx.Param),
+        nnx.Optimizer(packed, olm.packed(optax.adam(0.1)), wrt=nnx.Param),
+    ]
+    train_with_optimizer(plain, optimizers[0], nnx.Param)
+    train_with_optimizer(packed, optimizers[1], nnx.Param)
+    expected, state = (optimizer.opt_state for optimizer in optimizers)
+    if FLAX < (0, 11):  # There boxes are leaves.
+        state = jax.tree.map(lambda box: box.value, state)
+    unpacked = olm.unpacked_state(state, nnx.state(packed, nnx.Param))
+    pairs = zip(leaves(unpacked), leaves(expected), strict=True)
+    assert all((mine == other).all() for mine, other in pairs)
