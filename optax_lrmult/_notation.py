@@ -1,8 +1,8 @@
-"""Globs and prefixes as regular expressions, and the way back, to show them."""
+"""Globs, prefixes and kinds as regular expressions, and the way back, to show them."""
 
 import functools
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 BEHIND_PREFIX = "(?:/.*)?"
@@ -12,12 +12,12 @@ class Notation(NamedTuple):
     """A compiled pattern as it was written.
 
     Attributes:
-      kind: what wrote it; `"regex"` if neither a glob nor prefixes did.
-      text: the glob, the regular expression, or the prefix; several prefixes are one,
-        as in `embed|img/(cls|pos)`.
+      kind: what wrote it; `"regex"` if neither a glob, prefixes nor kinds did.
+      text: the glob, the regular expression, the prefix or the kind; several are one,
+        as in `embed|img/(cls|pos)` and `norm|bias`.
     """
 
-    kind: Literal["glob", "prefix", "regex"]
+    kind: Literal["glob", "prefix", "kind", "regex"]
     text: str
 
 
@@ -32,7 +32,8 @@ def notation_of(pattern: re.Pattern[str]) -> Notation:
         glob = re.sub(_WRITTEN_BY_GLOB, _as_glob, text)
         if regex_of_glob(glob) == text:
             return Notation("glob", glob)
-    return Notation("regex", text)
+    kinds = re.match(_KINDS, text)
+    return Notation("kind", kinds[1]) if kinds else Notation("regex", text)
 
 
 def regex_of_prefix(prefix: str) -> str:
@@ -90,6 +91,15 @@ def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list
         else:
             parts[-1][1].append(token)
     return parts
+
+
+# A comment, which a regular expression may have anywhere.
+_KINDS = r"\(\?#kind ([a-z|]+)\)"
+
+
+def regex_of_kinds(regexes: Mapping[str, str]) -> str:
+    """Matches what one of the expressions does, and says the kinds that they are of."""
+    return f"(?#kind {'|'.join(regexes)}){'|'.join(regexes.values())}"
 
 
 _GLOB_TOKENS = r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|(?s:.)"

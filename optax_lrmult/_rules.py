@@ -62,8 +62,8 @@ class Rule:
     def __str__(self) -> str:
         """The pattern as it was written, shortened.
 
-        `'stem'`, `glob '**/bias'`, `prefix 'stem'`, `/block_.*/` for another regular
-        expression, or `rate` for a function.
+        `'stem'`, `glob '**/bias'`, `prefix 'stem'`, `kind 'bias'` of `by_kind`,
+        `/block_.*/` for another regular expression, or `rate` for a function.
         """
         if isinstance(self.pattern, re.Pattern):
             kind, text = notation_of(self.pattern)

@@ -1,4 +1,4 @@
-"""Globs and prefixes are shown as they were written, and all else as it is."""
+"""Globs, prefixes and kinds are shown as they were written, and all else as it is."""
 
 import re
 from typing import Any
@@ -42,6 +42,9 @@ def test_a_prefix_is_found_again(text: str) -> None:
         (olm.by_prefix({"a.b/c": 1})[0].pattern, "prefix 'a.b/c'"),
         (re.compile("(?:a|b)(?:/.*)?", re.DOTALL), "prefix 'a|b'"),
         (re.compile("t/(?:a|b)(?:/.*)?", re.DOTALL), "prefix 't/(a|b)'"),
+        (olm.by_kind(bias=2)[0].pattern, "kind 'bias'"),
+        (olm.no_decay()[0].pattern, "kind 'norm|bias'"),
+        (re.compile("(?#a kind)b"), "/(?#a kind)b/"),
         (re.compile("a(?:/.*)?"), "/a(?:/.*)?/"),
         (re.compile(".*bias"), "/.*bias/"),
         (re.compile("(?:a.|b)(?:/.*)?", re.DOTALL), "/(?:a.|b)(?:/.*)?/"),

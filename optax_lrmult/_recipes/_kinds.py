@@ -6,10 +6,11 @@ the bias of a norm is a norm's.
 
 import itertools
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._notation import regex_of_kinds
 from optax_lrmult._recipes._arguments import as_flag
 from optax_lrmult._recipes._named import Shape, rules_by_name, shapes_by_name
 from optax_lrmult._rules import Pattern, Rules
@@ -111,7 +112,7 @@ def by_kind(
     if not asked:
         raise ValueError("by_kind needs a multiplier for one kind at least: bias=2.0.")
     if params is None:
-        return Rules([(re.compile(_regex(kind, asked)), asked[kind]) for kind in asked])
+        return Rules([(_pattern([kind], asked), asked[kind]) for kind in asked])
     kinds = _kinds_of(params, param_labels)
     for kind in asked:
         _check_present(kind, kinds)
@@ -156,8 +157,7 @@ def no_decay(
     if params is not None:
         kinds = _kinds_of(params, param_labels)
         return rules_by_name({n: k in asked for n, k in kinds.items()}, {True: 0.0})
-    pattern = re.compile("|".join(_regex(kind, asked) for kind in asked))
-    return Rules([(pattern, 0.0)] if asked else [])
+    return Rules([(_pattern(asked, asked), 0.0)] if asked else [])
 
 
 def kind_of(name: str, shape: Shape | None = None) -> str | None:
@@ -170,6 +170,10 @@ def kind_of(name: str, shape: Shape | None = None) -> str | None:
 def _kinds_of(params: PyTree, param_labels: ParamLabels) -> dict[str, str | None]:
     shapes = shapes_by_name(params, param_labels)
     return {name: kind_of(name, shape) for name, shape in shapes.items()}
+
+
+def _pattern(kinds: Iterable[str], in_table: Container[str]) -> re.Pattern[str]:
+    return re.compile(regex_of_kinds({kind: _regex(kind, in_table) for kind in kinds}))
 
 
 def _regex(kind: str, in_table: Container[str]) -> str:
