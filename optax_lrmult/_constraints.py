@@ -8,15 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_lrmult._multipliers import (
-    Assignment,
-    OnUnmatched,
-    assign,
-    check_on_unmatched,
-    check_rules,
-)
+from optax_lrmult._multipliers import Assignment, OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree, check_alike
 from optax_lrmult._rules import Rules, RulesLike
+from optax_lrmult._table import Table
 from optax_lrmult._values import as_scalar, is_number, is_schedule, shown
 
 Axis = int | tuple[int, ...]
@@ -63,9 +58,8 @@ def constrain_by_name(
       >>> print(optax.apply_updates(params, updates)["kernel"])
       [0. 1.]
     """
-    rules = Rules(constraints)
-    check_on_unmatched(on_unmatched)
-    for rule in rules:
+    table = Table(Rules(constraints), param_labels, on_unmatched, verbose=False)
+    for rule in table.rules:
         if not is_schedule(rule.multiplier):
             raise TypeError(
                 f"The constraint of rule {rule} must be a function of an array, such "
@@ -73,7 +67,7 @@ def constrain_by_name(
             )
 
     def init_fn(params: PyTree) -> optax.OptState:
-        check_rules(params, rules, param_labels=param_labels, on_unmatched=on_unmatched)
+        table.inspect(params)
         return optax.EmptyState()
 
     def update_fn(
@@ -86,8 +80,8 @@ def constrain_by_name(
                 "update(updates, state, params)."
             )
         check_alike(updates, params)
-        rows = assign(updates, rules, param_labels=param_labels)
         leaves, treedef = jax.tree.flatten(updates)
+        rows = table.assignments(updates)
         columns = zip(leaves, jax.tree.leaves(params), rows, strict=True)
         return jax.tree.unflatten(treedef, [_constrained(*c) for c in columns]), state
 

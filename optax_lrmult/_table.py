@@ -78,16 +78,16 @@ class Table:
           step: the number of steps taken, an int32 scalar, for schedules.
           injected: multipliers by the text of their rules, instead of the table's.
         """
-        rows = self._assignments(updates)
+        rows = self.assignments(updates)
         if injected:
             rows = with_injected(rows, injected)
         return scale_by_assignment(updates, rows, step)
 
     def trainable(self, tree: PyTree) -> PyTree:
         """The mask that `_masks.trainable` makes, without a check of the rules."""
-        return mask_of(tree, self._assignments(tree))
+        return mask_of(tree, self.assignments(tree))
 
-    def _assignments(self, updates: PyTree) -> list[Assignment]:
+    def assignments(self, updates: PyTree) -> list[Assignment]:
         """What each leaf gets; names and rules are read once for a tree's structure."""
         leaves, treedef = jax.tree.flatten(updates)
         key = treedef, *map(_shape_and_dtype, leaves)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -36,13 +37,32 @@ def labels() -> Counted:
     return Counted()
 
 
-def test_names_are_read_once_for_a_structure(labels: Counted) -> None:
-    tx = olm.scale_by_name_multiplier({"stem": 0.1}, param_labels=labels)
-    state = tx.init(tree("stem", "head"))
-    before, updates = labels.calls, tree("stem", "head")
+READERS: dict[str, tuple[Any, float]] = {
+    "multipliers": (
+        functools.partial(olm.scale_by_name_multiplier, {"stem": 0.1}),
+        0.1,
+    ),
+    "decay": (
+        functools.partial(olm.add_decayed_weights_by_name, 0.1, {"head": 0}),
+        1.1,
+    ),
+    "constraints": (
+        functools.partial(olm.constrain_by_name, {"stem": lambda w: w / 2}),
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_names_are_read_once_for_a_structure(name: str, labels: Counted) -> None:
+    make, expected = READERS[name]
+    tx = make(param_labels=labels)
+    params = tree("stem", "head")
+    state = tx.init(params)
+    before, updates = labels.calls, params
     for _ in range(5):
-        updates, state = tx.update(tree("stem", "head"), state)
-    np.testing.assert_allclose(updates["stem"], 0.1)
+        updates, state = tx.update(tree("stem", "head"), state, params)
+    np.testing.assert_allclose(updates["stem"], expected)
     assert labels.calls == before + 1
 
 
