@@ -1,6 +1,7 @@
 """The benchmark's command line."""
 
 import argparse
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(machine())
     for part in options.part or PARTS:
         results[part] = PARTS[part](options.quick)
-        doc = (PARTS[part].__doc__ or "").strip()
+        doc = inspect.getdoc(PARTS[part])
         print(f"\n{part}: {doc}\n{text_table(results[part])}", flush=True)
     if options.readme:
         print(f"\n{readme_table(results['steps'])}")
