@@ -30,6 +30,11 @@ class Packed(NamedTuple):
     leaves: dict[int, Any]
 
 
+def is_packed(node: Any) -> bool:
+    """Whether it is a `Packed`; also for `is_leaf`."""
+    return isinstance(node, Packed)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Which leaves are parts of which buffer."""
@@ -59,7 +64,7 @@ class Layout:
 
     def unpack(self, tree: PyTree, like: PyTree) -> PyTree:
         """The way back, into the structure of `like`."""
-        if not isinstance(tree, Packed):
+        if not is_packed(tree):
             return tree
         leaves = dict(tree.leaves)
         starts = self._starts()

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from optax_lrmult._hyperparameters import is_transformation
-from optax_lrmult._layout import Keep, Layout, Packed, layout_inside, layout_of
-from optax_lrmult._names import PyTree, unboxed
+from optax_lrmult._layout import Keep, Layout, is_packed, layout_inside, layout_of
+from optax_lrmult._names import PyTree, check_alike, unboxed
 from optax_lrmult._values import shown
 
 MAX_SIZE = 2**14
@@ -54,7 +54,8 @@ def packed(
     Raises:
       TypeError: `inner` is no gradient transformation.
       ValueError: `max_size` is negative, `keep` is no tree like the parameters; from
-        `update`, parameters (gradients, if none are given) are not those of the state.
+        `update`, parameters (gradients, if none are given) are not those of the state,
+        or gradients not like parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,14 +93,17 @@ def packed(
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
-        tree = updates if params is None else params
-        layout = _layout_in(state, tree)
+        if state is None:
+            raise TypeError("The state is None; it must be what init(params) returns.")
+        layout = _layout_in(state, updates if params is None else params)
         if layout is None:  # Without moments there are no kernels to be saved.
             return transformation.update(updates, state, params, **extra_args)
-        now = None if params is None else layout.pack(params)
-        new, state = transformation.update(
-            layout.pack(updates), state, now, **extra_args
-        )
+        now = None
+        if params is not None:
+            check_alike(updates, params)
+            now = layout.pack(params)
+        packs = layout.pack(updates)
+        new, state = transformation.update(packs, state, now, **extra_args)
         return layout.unpack(new, like=updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -139,7 +143,7 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     if layout is None:
         return state
     return jax.tree.map(
-        lambda node: layout.unpack(node, like=params), state, is_leaf=_is_packed
+        lambda node: layout.unpack(node, like=params), state, is_leaf=is_packed
     )
 
 
@@ -175,7 +179,7 @@ def packed_state(
         return state
 
     def pack(wanted: Any, found: Any) -> Any:
-        if not _is_packed(wanted):
+        if not is_packed(wanted):
             return found
         shapes = tuple(map(jnp.shape, jax.tree.leaves(found)))
         if shapes != layout.shapes:
@@ -183,7 +187,7 @@ def packed_state(
         return layout.pack(found)
 
     try:
-        return jax.tree.map(pack, like, state, is_leaf=_is_packed)
+        return jax.tree.map(pack, like, state, is_leaf=is_packed)
     except ValueError as error:
         raise ValueError(
             "packed_state: the state is not that of the optimizer in `like` without "
@@ -191,14 +195,10 @@ def packed_state(
         ) from None
 
 
-def _is_packed(node: Any) -> bool:
-    return isinstance(node, Packed)
-
-
 def _layout_in(state: optax.OptState, tree: PyTree) -> Layout | None:
     """The layout that a state was made with; `None` if it has nothing packed in it."""
-    nodes = jax.tree.leaves(state, is_leaf=_is_packed)
-    packs = [node for node in nodes if _is_packed(node)]
+    nodes = jax.tree.leaves(state, is_leaf=is_packed)
+    packs = [node for node in nodes if is_packed(node)]
     if not packs:
         return None
     layout = layout_inside(tree, packs[0])

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import tree_leaves_with_path
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from optax_lrmult._hyperparameters import check_flag, is_transformation
 from optax_lrmult._injection import (
@@ -14,6 +14,7 @@ from optax_lrmult._injection import (
     check_injectable,
     initial_multipliers,
 )
+from optax_lrmult._layout import is_packed
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
 from optax_lrmult._rules import Rules, RulesLike
@@ -209,7 +210,7 @@ def _check_state(
 ) -> None:
     """Raises if the state is to blame, as it is after a change of `mask_frozen`."""
     wanted, found = (
-        {jax.tree_util.keystr(path) for path, _ in tree_leaves_with_path(tree)}
+        {keystr(path) for path, _ in tree_leaves_with_path(tree, is_leaf=is_packed)}
         for tree in (jax.eval_shape(tx.init, params), state)
     )
     lacks = [f"lacks {shown(path)}" for path in sorted(wanted - found)[:1]]

@@ -432,6 +432,12 @@ class TestMistakes:
             olm.packed_state(saved.init(tree()), tree(), like)
         assert "not that of the optimizer in `like` without" in str(caught.value)
 
+    def test_a_state_with_another_layout_is_not_to_blame(self) -> None:
+        tx = olm.with_name_multipliers(olm.packed(optax.adam(1e-2)), {})
+        state = olm.packed(optax.adam(1e-2), max_size=9).init(tree())
+        with pytest.raises(ValueError, match="updates and params differ in 'blocks/4/"):
+            tx.update(tree(blocks=4), state, tree())
+
     def test_gradients_of_other_dtypes_need_the_parameters(self) -> None:
         params = [jnp.ones(3)] * 2 + [jnp.ones(3, "bfloat16")] * 2
         gradients = [jnp.ones(3)] * 4
