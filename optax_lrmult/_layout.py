@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from optax_lrmult._names import PyTree
+from optax_lrmult._values import shortened, shown
 
 # Of a buffer: a concatenation of more takes long to compile, and saves little.
 _MOST_LEAVES = 32
@@ -100,7 +102,7 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
       max_size: the most elements of a leaf that is packed.
       keep: leaves that are not; see `packed`.
     """
-    leaves = jax.tree.leaves(tree)
+    leaves = _arrays(tree)
     small = [
         index
         for index, (leaf, kept) in enumerate(
@@ -114,9 +116,22 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
 
 def layout_inside(tree: PyTree, packed: Packed) -> Layout:
     """The layout that `packed` was made with, of a tree like `tree`."""
-    leaves = jax.tree.leaves(tree)
+    leaves = _arrays(tree)
     inside = [index for index in range(len(leaves)) if index not in packed.leaves]
     return Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    """The leaves, if all of them are arrays or Python's numbers."""
+    leaves = jax.tree.leaves(tree)
+    for index, leaf in enumerate(leaves):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            path, _ = tree_leaves_with_path(tree)[index]
+            raise TypeError(
+                f"packed: the parameter {shortened(keystr(path))} is of type "
+                f"{type(leaf).__name__}, which is no array."
+            )
+    return leaves
 
 
 def is_sharded(leaf: Any) -> bool:
@@ -153,9 +168,11 @@ def _kept(tree: PyTree, keep: Keep) -> list[bool]:
     if keep is None or not number:
         return [False] * number
     kept = jax.tree.leaves(keep(tree) if callable(keep) else keep)
-    if len(kept) != number:
+    wrong = [leaf for leaf in kept if not isinstance(leaf, bool | np.bool_)]
+    if wrong or len(kept) != number:
+        what = f"{shown(wrong[0])} as a leaf" if wrong else f"{len(kept)} leaves"
         raise ValueError(
-            f"packed: keep has {len(kept)} leaves, and the parameters {number}. It "
+            f"packed: keep has {what}, and the parameters have {number} leaves. It "
             "must be a tree of bool like the parameters, or a function to one."
         )
     return kept

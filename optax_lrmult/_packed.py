@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_lrmult._hyperparameters import is_transformation
+from optax_lrmult._hyperparameters import check_not_negative, is_transformation
 from optax_lrmult._layout import Keep, Layout, is_packed, layout_inside, layout_of
 from optax_lrmult._names import PyTree, check_alike, unboxed
 from optax_lrmult._values import shown
@@ -52,7 +52,7 @@ def packed(
       `packed_state` one of the tree into it.
 
     Raises:
-      TypeError: `inner` is no gradient transformation.
+      TypeError: `inner` is no gradient transformation, or a parameter no array.
       ValueError: `max_size` is negative, `keep` is no tree like the parameters; from
         `update`, parameters (gradients, if none are given) are not those of the state,
         or gradients not like parameters.
@@ -74,8 +74,7 @@ def packed(
             "packed wraps a gradient transformation such as optax.adam(1e-3), not "
             f"{shown(inner)} ({type(inner).__name__})."
         )
-    if max_size < 0:
-        raise ValueError(f"packed: max_size is a number of elements, not {max_size}.")
+    check_not_negative(max_size, "max_size")
     transformation = optax.with_extra_args_support(inner)
 
     def init_fn(params: PyTree) -> optax.OptState:
@@ -175,30 +174,39 @@ def packed_state(
       >>> updates, state = tx.update(params, state, params)
     """
     layout = _layout_in(like, params)
-    if layout is None:
-        return state
-
-    def pack(wanted: Any, found: Any) -> Any:
-        if not is_packed(wanted):
-            return found
-        shapes = tuple(map(jnp.shape, jax.tree.leaves(found)))
-        if shapes != layout.shapes:
-            raise ValueError(f"{len(shapes)} arrays are not like the parameters.")
-        return layout.pack(found)
-
+    wanted, treedef = jax.tree.flatten(like, is_leaf=is_packed)
     try:
-        return jax.tree.map(pack, like, state, is_leaf=is_packed)
-    except ValueError as error:
+        found = treedef.flatten_up_to(state)
+    except ValueError:
         raise ValueError(
-            "packed_state: the state is not that of the optimizer in `like` without "
-            f"`packed`, and of these parameters: {error}"
+            "packed_state: `state` and `like` are of different optimizers. Pass the "
+            "state of the optimizer without packed, the parameters, and of the same "
+            f"optimizer with packed like=tx.init(params), not {shown(like)}."
         ) from None
+    pairs = zip(wanted, found, strict=True)
+    new = [
+        _packed_like(layout, node) if layout and is_packed(w) else node
+        for w, node in pairs
+    ]
+    return jax.tree.unflatten(treedef, new)
+
+
+def _packed_like(layout: Layout, tree: PyTree) -> PyTree:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if shapes != list(layout.shapes):
+        raise ValueError(
+            f"packed_state: the state has {len(shapes)} arrays, of other shapes than "
+            f"the {len(layout.shapes)} parameters, where `like` has packed ones."
+        )
+    return layout.pack(tree)
 
 
 def _layout_in(state: optax.OptState, tree: PyTree) -> Layout | None:
     """The layout that a state was made with; `None` if it has nothing packed in it."""
     nodes = jax.tree.leaves(state, is_leaf=is_packed)
     packs = [node for node in nodes if is_packed(node)]
+    if any(map(is_packed, jax.tree.leaves(tree, is_leaf=is_packed))):
+        raise ValueError("packed: a state stands where the parameters should.")
     if not packs:
         return None
     layout = layout_inside(tree, packs[0])
@@ -207,9 +215,9 @@ def _layout_in(state: optax.OptState, tree: PyTree) -> Layout | None:
     # Another layout than the state's would give moments to the wrong parameters.
     if found != wanted:
         raise ValueError(
-            f"packed: the state has buffers of {found} elements, and what is packed of "
-            f"these parameters would make some of {wanted}. If gradients are of other "
-            "dtypes than parameters, pass params to update; if a mask hides "
-            "parameters, as mask_frozen=True does, see unpacked_state."
+            f"packed: the state has buffers of {shown(found)} elements, and what is "
+            f"packed of these parameters would make some of {shown(wanted)}. If "
+            "gradients are of other dtypes than parameters, pass params to update; if "
+            "a mask hides parameters, as mask_frozen=True does, see unpacked_state."
         )
     return layout

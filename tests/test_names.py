@@ -178,6 +178,10 @@ def test_updates_unlike_params_are_told_where(
     check_alike(arrays(updates), arrays(updates))
 
 
+def test_updates_like_params_in_another_container() -> None:
+    check_alike([np.ones(2)], (np.ones(2),))
+
+
 @pytest.mark.parametrize("error", [RecursionError, SystemError])  # By the JAX release.
 def test_a_tree_that_is_too_deep_for_jax(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch

@@ -134,7 +134,7 @@ class TestUpdates:
             "numbers": [1.0, 2.0, np.float32(3.0)],
             "scalars": [jnp.float32(1), jnp.ones((1, 1))],
         }
-        tx = olm.packed(optax.sgd(0.5))
+        tx = olm.packed(optax.sgd(0.5, momentum=0.9))
         updates, _ = tx.update(params, tx.init(params))
         chex.assert_trees_all_equal_structs(updates, params)
         np.testing.assert_array_equal(updates["numbers"], [-0.5, -1.0, -1.5])
@@ -309,7 +309,7 @@ class TestCheckpoints:
         state = olm.packed(optax.sgd(1e-2)).init(tree())
         assert state == optax.sgd(1e-2).init(tree())
         assert olm.unpacked_state(state, tree()) == state
-        assert olm.packed_state(state, tree(), like=state) is state
+        assert olm.packed_state(state, tree(), like=state) == state
 
     def test_a_state_fits_any_later_max_size(self) -> None:
         params, _, state = walk(olm.packed(optax.adam(1e-2)), tree())
@@ -399,12 +399,14 @@ class TestMistakes:
             olm.packed(1e-3)
 
     def test_a_negative_size(self) -> None:
-        with pytest.raises(ValueError, match="number of elements, not -1"):
+        with pytest.raises(
+            ValueError, match="max_size must not be negative, but is -1"
+        ):
             olm.packed(optax.adam(1e-3), max_size=-1)
 
     def test_another_tree_to_keep(self) -> None:
         with pytest.raises(
-            ValueError, match="keep has 1 leaves, and the parameters 22"
+            ValueError, match="keep has 1 leaves, and the parameters have 22"
         ):
             olm.packed(optax.adam(1e-3), keep={"embed": True}).init(tree())
 
@@ -418,19 +420,28 @@ class TestMistakes:
             tx.update(fewer, state, fewer)
 
     @pytest.mark.parametrize(
-        ("saved", "text"),
-        {
-            "another optimizer": (optax.sgd(1e-2, momentum=0.9), "packed_state: .*"),
-            "packed already": (olm.packed(optax.adam(1e-2)), "4 arrays are not like"),
-        }.values(),
+        ("make", "text"),
+        [
+            (lambda: optax.sgd(1e-2, momentum=0.9), "are of different optimizers"),
+            (lambda: olm.packed(optax.adam(1e-2)), "4 arrays, of other shapes"),
+        ],
+        ids=["another optimizer", "packed already"],
     )
-    def test_another_state_to_be_packed(
-        self, saved: optax.GradientTransformation, text: str
-    ) -> None:
+    def test_another_state_to_be_packed(self, make: Any, text: str) -> None:
         like = olm.packed(optax.adam(1e-2)).init(tree())
-        with pytest.raises(ValueError, match=text) as caught:
-            olm.packed_state(saved.init(tree()), tree(), like)
-        assert "not that of the optimizer in `like` without" in str(caught.value)
+        with pytest.raises(ValueError, match=text):
+            olm.packed_state(make().init(tree()), tree(), like)
+
+    def test_arguments_in_another_order(self) -> None:
+        plain, packed = optax.adam(1e-2), olm.packed(optax.adam(1e-2)).init(tree())
+        for call in (
+            lambda: olm.packed_state(plain.init(tree()), packed, tree()),
+            lambda: olm.unpacked_state(tree(), packed),
+        ):
+            with pytest.raises(ValueError, match="stands where the parameters should"):
+                call()
+        with pytest.raises(ValueError, match="are of different optimizers"):
+            olm.packed_state(plain.init(tree()), tree(), tree())
 
     def test_a_state_with_another_layout_is_not_to_blame(self) -> None:
         tx = olm.with_name_multipliers(olm.packed(optax.adam(1e-2)), {})
