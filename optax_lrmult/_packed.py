@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from optax_lrmult._hyperparameters import check_not_negative, is_transformation
-from optax_lrmult._layout import Keep, Layout, is_packed, layout_inside, layout_of
+from optax_lrmult._layout import (
+    Keep,
+    Layout,
+    Packed,
+    is_packed,
+    layout_inside,
+    layout_of,
+)
 from optax_lrmult._names import PyTree, check_alike, unboxed
 from optax_lrmult._values import shown
 
@@ -78,6 +85,8 @@ def packed(
     transformation = optax.with_extra_args_support(inner)
 
     def init_fn(params: PyTree) -> optax.OptState:
+        if _packs_in(params):
+            raise ValueError("packed stands inside of packed: leave out one of them.")
         layout = layout_of(params, max_size, keep)
         try:
             return transformation.init(layout.pack(params))
@@ -94,15 +103,17 @@ def packed(
     ) -> tuple[PyTree, optax.OptState]:
         if state is None:
             raise TypeError("The state is None; it must be what init(params) returns.")
-        layout = _layout_in(state, updates if params is None else params)
-        if layout is None:  # Without moments there are no kernels to be saved.
+        packs = _packs_in(state)
+        if not packs:  # Without moments there are no kernels to be saved.
             return transformation.update(updates, state, params, **extra_args)
+        layout = _layout_inside(packs[0], updates if params is None else params)
         now = None
         if params is not None:
             check_alike(updates, params)
             now = layout.pack(params)
-        packs = layout.pack(updates)
-        new, state = transformation.update(packs, state, now, **extra_args)
+        new, state = transformation.update(
+            layout.pack(updates), state, now, **extra_args
+        )
         return layout.unpack(new, like=updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -137,13 +148,14 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
       >>> jax.tree.structure(plain) == jax.tree.structure(optax.adam(1e-3).init(params))
       True
     """
-    state = unboxed(state)
-    layout = _layout_in(state, params)
-    if layout is None:
-        return state
-    return jax.tree.map(
-        lambda node: layout.unpack(node, like=params), state, is_leaf=is_packed
-    )
+    _refuse_state(params)
+
+    def unpack(node: Any) -> Any:
+        if not is_packed(node):
+            return node
+        return _layout_inside(node, params).unpack(node, like=params)
+
+    return jax.tree.map(unpack, unboxed(state), is_leaf=is_packed)
 
 
 def packed_state(
@@ -173,7 +185,7 @@ def packed_state(
       >>> state = packed_state(saved, params, like=tx.init(params))
       >>> updates, state = tx.update(params, state, params)
     """
-    layout = _layout_in(like, params)
+    _refuse_state(params)
     wanted, treedef = jax.tree.flatten(like, is_leaf=is_packed)
     try:
         found = treedef.flatten_up_to(state)
@@ -183,34 +195,37 @@ def packed_state(
             "state of the optimizer without packed, the parameters, and of the same "
             f"optimizer with packed like=tx.init(params), not {shown(like)}."
         ) from None
-    pairs = zip(wanted, found, strict=True)
-    new = [
-        _packed_like(layout, node) if layout and is_packed(w) else node
-        for w, node in pairs
-    ]
+    rows = zip(wanted, found, strict=True)
+    new = [_packed_like(w, f, params) if is_packed(w) else f for w, f in rows]
     return jax.tree.unflatten(treedef, new)
 
 
-def _packed_like(layout: Layout, tree: PyTree) -> PyTree:
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
+    layout = _layout_inside(wanted, params)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(found)]
     if shapes != list(layout.shapes):
         raise ValueError(
             f"packed_state: the state has {len(shapes)} arrays, of other shapes than "
             f"the {len(layout.shapes)} parameters, where `like` has packed ones."
         )
-    return layout.pack(tree)
+    return layout.pack(found)
 
 
-def _layout_in(state: optax.OptState, tree: PyTree) -> Layout | None:
-    """The layout that a state was made with; `None` if it has nothing packed in it."""
-    nodes = jax.tree.leaves(state, is_leaf=is_packed)
-    packs = [node for node in nodes if is_packed(node)]
-    if any(map(is_packed, jax.tree.leaves(tree, is_leaf=is_packed))):
+def _packs_in(tree: PyTree) -> list[Packed]:
+    return [
+        node for node in jax.tree.leaves(tree, is_leaf=is_packed) if is_packed(node)
+    ]
+
+
+def _refuse_state(params: PyTree) -> None:
+    if _packs_in(params):
         raise ValueError("packed: a state stands where the parameters should.")
-    if not packs:
-        return None
-    layout = layout_inside(tree, packs[0])
-    found = [buffer.size for buffer in packs[0].buffers]
+
+
+def _layout_inside(pack: Packed, params: PyTree) -> Layout:
+    """The layout that a part of a state was made with."""
+    layout = layout_inside(params, pack)
+    found = [buffer.size for buffer in pack.buffers]
     wanted = [layout.size(group) * len(group) for group in layout.groups]
     # Another layout than the state's would give moments to the wrong parameters.
     if found != wanted:

@@ -335,6 +335,18 @@ class TestCheckpoints:
         state = olm.unpacked_state(make(olm.packed).init(tree()), tree())
         chex.assert_trees_all_equal(state, make(lambda tx: tx).init(tree()))
 
+    def test_each_part_of_a_state_says_what_is_packed_in_it(self) -> None:
+        links = optax.scale_by_adam(), optax.trace(0.9)
+        sizes = 9, 100
+        tx = optax.chain(
+            *(olm.packed(t, max_size=s) for t, s in zip(links, sizes, strict=True))
+        )
+        params, _, state = walk(tx, tree())
+        _, _, plain = walk(optax.chain(*links), tree())
+        unpacked = olm.unpacked_state(state, params)
+        chex.assert_trees_all_close(unpacked, plain, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_equal(olm.packed_state(unpacked, params, state), state)
+
     def test_states_can_be_mapped_with_the_parameters(self) -> None:
         tx = olm.packed(optax.adam(1e-2))
         state = tx.init(tree())
@@ -442,6 +454,10 @@ class TestMistakes:
                 call()
         with pytest.raises(ValueError, match="are of different optimizers"):
             olm.packed_state(plain.init(tree()), tree(), tree())
+
+    def test_packed_inside_of_packed(self) -> None:
+        with pytest.raises(ValueError, match="leave out one of them"):
+            olm.packed(olm.packed(optax.adam(1e-2))).init(tree())
 
     def test_a_state_with_another_layout_is_not_to_blame(self) -> None:
         tx = olm.with_name_multipliers(olm.packed(optax.adam(1e-2)), {})
