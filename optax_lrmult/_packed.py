@@ -44,7 +44,9 @@ def packed(
     mesh shards is left alone, since each step would gather its parts. Under `jit` a
     sharding is not to be seen if the mesh's axes are of type `Auto`: where `init` is
     jitted, or in `jax.eval_shape`, name such leaves by
-    `keep=jax.tree.map(lambda p: not p.sharding.is_fully_replicated, params)`.
+    `keep=jax.tree.map(lambda p: not p.sharding.is_fully_replicated, params)`. The state
+    of an eager `init` is sharded as the parameters are; `optax.tree.map_params` can't
+    pair it with trees like the parameters.
 
     Args:
       inner: an elementwise transformation.
