@@ -108,7 +108,7 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
         for index, (leaf, kept) in enumerate(
             zip(leaves, _kept(tree, keep), strict=True)
         )
-        if not kept and _is_packable(leaf, max_size) and not is_sharded(leaf)
+        if not kept and _is_packable(leaf, max_size) and not _is_sharded(leaf)
     ]
     several = [group for group in _groups(leaves, small) if len(group) > 1]
     return Layout(tuple(map(jnp.shape, leaves)), tuple(several))
@@ -134,7 +134,7 @@ def _arrays(tree: PyTree) -> list[Any]:
     return leaves
 
 
-def is_sharded(leaf: Any) -> bool:
+def _is_sharded(leaf: Any) -> bool:
     """Whether it is known that the leaf's parts lie on several devices.
 
     Arrays tell, and tracers if the axes of the mesh are of type `Explicit`.

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 BEHIND_PREFIX = "(?:/.*)?"
+_KINDS = r"\(\?#kind ([a-z|]+)\)"
 
 
 class Notation(NamedTuple):
@@ -57,6 +58,11 @@ def _unescaped(text: str) -> str:
     return re.sub(r"(?s)\\(.)", r"\1", text)
 
 
+def regex_of_kinds(regexes: Mapping[str, str]) -> str:
+    """Matches what one of the expressions does, and says in a comment what it is."""
+    return f"(?#kind {'|'.join(regexes)}){'|'.join(regexes.values())}"
+
+
 def regex_of_glob(pattern: str) -> str:
     """In linear pieces: a name of any length is matched or not without trying all ways.
 
@@ -91,15 +97,6 @@ def _split(tokens: Sequence[str], stars: Container[str]) -> list[tuple[str, list
         else:
             parts[-1][1].append(token)
     return parts
-
-
-# A comment, which a regular expression may have anywhere.
-_KINDS = r"\(\?#kind ([a-z|]+)\)"
-
-
-def regex_of_kinds(regexes: Mapping[str, str]) -> str:
-    """Matches what one of the expressions does, and says the kinds that they are of."""
-    return f"(?#kind {'|'.join(regexes)}){'|'.join(regexes.values())}"
 
 
 _GLOB_TOKENS = r"(?:(?<=/)|\A)\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|(?s:.)"

@@ -82,7 +82,7 @@ def by_kind(
     Args:
       params: the parameters, or their shapes from `jax.eval_shape`. If they are given,
         those of one axis that are no norm's are biases, whatever their name, and the
-        rules have the names themselves as patterns, which a preview shows better.
+        rules have the names themselves as patterns.
       bias: multiplier of biases, as in any rule; `None` writes no rule.
       norm: multiplier of the parameters of norms.
       kernel: multiplier of kernels.
