@@ -64,8 +64,8 @@ from optax_lrmult._constraints import non_negative as non_negative
 from optax_lrmult._constraints import unit_norm as unit_norm
 
 from optax_lrmult._packed import packed as packed
-from optax_lrmult._packed import packed_state as packed_state
-from optax_lrmult._packed import unpacked_state as unpacked_state
+from optax_lrmult._packed_state import packed_state as packed_state
+from optax_lrmult._packed_state import unpacked_state as unpacked_state
 
 from optax_lrmult._effective import effective_multipliers as effective_multipliers
 

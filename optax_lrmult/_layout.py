@@ -37,6 +37,13 @@ def is_packed(node: Any) -> bool:
     return isinstance(node, Packed)
 
 
+def packs_in(tree: PyTree) -> list[Packed]:
+    """All of them, such as the moments of a state."""
+    return [
+        node for node in jax.tree.leaves(tree, is_leaf=is_packed) if is_packed(node)
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Which leaves are parts of which buffer."""
@@ -52,6 +59,10 @@ class Layout:
     def size(self, group: Sequence[int]) -> int:
         """The elements of each of a group's leaves."""
         return math.prod(self.shapes[group[0]])
+
+    def elements(self, group: Sequence[int]) -> int:
+        """The elements of a group's buffer."""
+        return self.size(group) * len(group)
 
     def pack(self, tree: PyTree) -> PyTree:
         """The tree's leaves in buffers; a tree without leaves as it is."""
@@ -114,11 +125,25 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
     return Layout(tuple(map(jnp.shape, leaves)), tuple(several))
 
 
-def layout_inside(tree: PyTree, packed: Packed) -> Layout:
-    """The layout that `packed` was made with, of a tree like `tree`."""
+def layout_inside(pack: Packed, tree: PyTree) -> Layout:
+    """The layout that a part of a state was made with, from a tree like `tree`.
+
+    Raises:
+      ValueError: the tree does not fit: moments would go to the wrong parameters.
+    """
     leaves = _arrays(tree)
-    inside = [index for index in range(len(leaves)) if index not in packed.leaves]
-    return Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
+    inside = [index for index in range(len(leaves)) if index not in pack.leaves]
+    layout = Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
+    found = [buffer.size for buffer in pack.buffers]
+    wanted = [layout.elements(group) for group in layout.groups]
+    if found != wanted:
+        raise ValueError(
+            f"packed: the state has buffers of {shown(found)} elements, and what is "
+            f"packed of these parameters would make some of {shown(wanted)}. If "
+            "gradients are of other dtypes than parameters, pass params to update; if "
+            "a mask hides parameters, as mask_frozen=True does, see unpacked_state."
+        )
+    return layout
 
 
 def _arrays(tree: PyTree) -> list[Any]:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from optax_lrmult._hyperparameters import check_not_negative, is_transformation
@@ -11,11 +9,11 @@ from optax_lrmult._layout import (
     Keep,
     Layout,
     Packed,
-    is_packed,
     layout_inside,
     layout_of,
+    packs_in,
 )
-from optax_lrmult._names import PyTree, check_alike, unboxed
+from optax_lrmult._names import PyTree, check_alike
 from optax_lrmult._values import shown
 
 MAX_SIZE = 2**14
@@ -38,7 +36,8 @@ def packed(
     `inner` must treat each element by itself, and all of them alike, as `optax.adam`,
     `adamw`, `lion`, `sgd`, `rmsprop`, `nadam` and `amsgrad` do; a global norm is that
     of the tree too. What knows a leaf's shape or name gives other updates without an
-    error: `lamb`, `lars`, `adafactor`, `clip_by_block_rms`, masks. Put these around.
+    error: `lamb`, `lars`, `clip_by_block_rms`. What keeps a state by leaf is refused:
+    `adafactor`, `sm3`, `zero_nans`, masks. Put these around.
 
     `init` decides what is packed, and `update` reads that from the state. A leaf that a
     mesh shards is left alone, since each step would gather its parts. Under `jit` a
@@ -62,9 +61,10 @@ def packed(
 
     Raises:
       TypeError: `inner` is no gradient transformation, or a parameter no array.
-      ValueError: `max_size` is negative, `keep` is no tree like the parameters; from
-        `update`, parameters (gradients, if none are given) are not those of the state,
-        or gradients not like parameters.
+      ValueError: `max_size` is negative; from `init`, `keep` is no tree like the
+        parameters, or `inner` is not elementwise; from `update`, the parameters
+        (gradients, if none are given) are not those of the state, or gradients not
+        like parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,11 +87,11 @@ def packed(
     transformation = optax.with_extra_args_support(inner)
 
     def init_fn(params: PyTree) -> optax.OptState:
-        if _packs_in(params):
+        if packs_in(params):
             raise ValueError("packed stands inside of packed: leave out one of them.")
         layout = layout_of(params, max_size, keep)
         try:
-            return transformation.init(layout.pack(params))
+            state = transformation.init(layout.pack(params))
         except (TypeError, ValueError) as error:
             error.add_note(
                 "Raised inside packed, where parameters are buffers without names: put "
@@ -99,16 +99,19 @@ def packed(
                 "table)."
             )
             raise
+        for pack in packs_in(state):
+            _check_elementwise(pack, layout)
+        return state
 
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
         if state is None:
             raise TypeError("The state is None; it must be what init(params) returns.")
-        packs = _packs_in(state)
+        packs = packs_in(state)
         if not packs:  # Without moments there are no kernels to be saved.
             return transformation.update(updates, state, params, **extra_args)
-        layout = _layout_inside(packs[0], updates if params is None else params)
+        layout = layout_inside(packs[0], updates if params is None else params)
         now = None
         if params is not None:
             check_alike(updates, params)
@@ -121,120 +124,14 @@ def packed(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
-    """The state of a packed optimizer as that of the optimizer by itself.
-
-    For a checkpoint that is to be read without `packed`, and to look at moments by
-    name. `packed` may stand anywhere in the optimizer. Inside of a mask it sees some
-    of the parameters only: with `mask_frozen=True` hide the others here too, by
-    `jax.tree.map(lambda t, p: p if t else optax.MaskedNode(), trainable(table)(params),
-    params)`.
-
-    Args:
-      state: the state of an optimizer with `packed` in it, or the `opt_state` of an
-        `nnx.Optimizer`, whose boxes are left out.
-      params: the parameters, or their shapes and dtypes.
-
-    Returns:
-      The state with each set of buffers as a tree like `params`: for `packed(inner)`
-      of the structure of `inner.init(params)`.
-
-    Raises:
-      ValueError: the state was made with other parameters.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> params = {f"layer_{i}": jnp.ones((4, 4)) for i in range(20)}
-      >>> state = packed(optax.adam(1e-3)).init(params)
-      >>> plain = unpacked_state(state, params)
-      >>> jax.tree.structure(plain) == jax.tree.structure(optax.adam(1e-3).init(params))
-      True
-    """
-    _refuse_state(params)
-
-    def unpack(node: Any) -> Any:
-        if not is_packed(node):
-            return node
-        return _layout_inside(node, params).unpack(node, like=params)
-
-    return jax.tree.map(unpack, unboxed(state), is_leaf=is_packed)
-
-
-def packed_state(
-    state: optax.OptState, params: PyTree, like: optax.OptState
-) -> optax.OptState:
-    """The way back: the state of an optimizer by itself as that of a packed one.
-
-    To go on from a checkpoint that was written without `packed`, or with another
-    `max_size`, sharding or `keep` and then unpacked.
-
-    Args:
-      state: the state of the same optimizer without `packed` in it.
-      params: the parameters, as for `unpacked_state`.
-      like: the packed optimizer's `init(params)`, which says what is packed.
-
-    Returns:
-      The numbers of `state` in the structure of `like`.
-
-    Raises:
-      ValueError: the states are of different optimizers or parameters.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> params = {f"layer_{i}": jnp.ones((4, 4)) for i in range(20)}
-      >>> saved = optax.adam(1e-3).init(params)
-      >>> tx = packed(optax.adam(1e-3))
-      >>> state = packed_state(saved, params, like=tx.init(params))
-      >>> updates, state = tx.update(params, state, params)
-    """
-    _refuse_state(params)
-    wanted, treedef = jax.tree.flatten(like, is_leaf=is_packed)
-    try:
-        found = treedef.flatten_up_to(state)
-    except ValueError:
-        raise ValueError(
-            "packed_state: `state` and `like` are of different optimizers. Pass the "
-            "state of the optimizer without packed, the parameters, and of the same "
-            f"optimizer with packed like=tx.init(params), not {shown(like)}."
-        ) from None
-    rows = zip(wanted, found, strict=True)
-    new = [_packed_like(w, f, params) if is_packed(w) else f for w, f in rows]
-    return jax.tree.unflatten(treedef, new)
-
-
-def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
-    layout = _layout_inside(wanted, params)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(found)]
-    if shapes != list(layout.shapes):
-        raise ValueError(
-            f"packed_state: the state has {len(shapes)} arrays, of other shapes than "
-            f"the {len(layout.shapes)} parameters, where `like` has packed ones."
-        )
-    return layout.pack(found)
-
-
-def _packs_in(tree: PyTree) -> list[Packed]:
-    return [
-        node for node in jax.tree.leaves(tree, is_leaf=is_packed) if is_packed(node)
-    ]
-
-
-def _refuse_state(params: PyTree) -> None:
-    if _packs_in(params):
-        raise ValueError("packed: a state stands where the parameters should.")
-
-
-def _layout_inside(pack: Packed, params: PyTree) -> Layout:
-    """The layout that a part of a state was made with."""
-    layout = layout_inside(params, pack)
-    found = [buffer.size for buffer in pack.buffers]
-    wanted = [layout.size(group) * len(group) for group in layout.groups]
-    # Another layout than the state's would give moments to the wrong parameters.
-    if found != wanted:
-        raise ValueError(
-            f"packed: the state has buffers of {shown(found)} elements, and what is "
-            f"packed of these parameters would make some of {shown(wanted)}. If "
-            "gradients are of other dtypes than parameters, pass params to update; if "
-            "a mask hides parameters, as mask_frozen=True does, see unpacked_state."
-        )
-    return layout
+def _check_elementwise(pack: Packed, layout: Layout) -> None:
+    for buffer, group in zip(pack.buffers, layout.groups, strict=True):
+        elements = layout.elements(group)
+        shape = getattr(buffer, "shape", None)
+        if shape != (elements,):
+            found = "nothing" if shape is None else f"an array of shape {shape}"
+            raise ValueError(
+                f"packed: for a buffer of {elements} elements the optimizer's state "
+                f"has {found}, so it does not treat each element by itself. Put what "
+                "does not around: optax.chain(optax.zero_nans(), packed(tx))."
+            )

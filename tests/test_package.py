@@ -36,7 +36,7 @@ FLOORS = [
     ["_patterns", "_diagnosis", "_matching", "_recipes", "_folding"],
     ["_config", "_multipliers"],
     ["_scaling", "_rows", "_masks", "_comparison", "_converters"],
-    ["_injection", "_rates", "_text", "_html", "_packed"],
+    ["_injection", "_rates", "_text", "_html", "_packed", "_packed_state"],
     ["_preview", "_plots"],
     ["_table"],
     ["_transform", "_adam", "_effective", "_constraints"],

@@ -167,7 +167,7 @@ class TestLayout:
         layout = layout_of(leaves, max_size, kept)
         inside = layout.pack(leaves)
         if leaves:
-            assert layout_inside(leaves, inside) == layout
+            assert layout_inside(inside, leaves) == layout
         chex.assert_trees_all_equal(layout.unpack(inside, like=leaves), leaves)
         grouped = [index for group in layout.groups for index in group]
         assert sorted(grouped + layout.left) == list(range(len(leaves)))
@@ -454,6 +454,25 @@ class TestMistakes:
                 call()
         with pytest.raises(ValueError, match="are of different optimizers"):
             olm.packed_state(plain.init(tree()), tree(), tree())
+
+    @pytest.mark.parametrize(
+        ("make", "text"),
+        {
+            "zero_nans": (optax.zero_nans, r"has an array of shape \(\)"),
+            "adafactor": (lambda: optax.adafactor(1e-2), r"an array of shape \(1,\)"),
+            "sm3": (lambda: optax.sm3(1e-2), "has nothing, so"),
+            "a mask": (
+                lambda: optax.masked(
+                    optax.adam(1e-2), lambda t: jax.tree.map(lambda x: x.ndim > 1, t)
+                ),
+                "has nothing, so",
+            ),
+        }.values(),
+    )
+    def test_what_keeps_a_state_by_leaf(self, make: Any, text: str) -> None:
+        with pytest.raises(ValueError, match=text) as caught:
+            olm.packed(make()).init(tree())
+        assert "a buffer of 80 elements" in str(caught.value)
 
     def test_packed_inside_of_packed(self) -> None:
         with pytest.raises(ValueError, match="leave out one of them"):
