@@ -134,14 +134,15 @@ def layout_inside(pack: Packed, tree: PyTree) -> Layout:
     leaves = _arrays(tree)
     inside = [index for index in range(len(leaves)) if index not in pack.leaves]
     layout = Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
-    found = [buffer.size for buffer in pack.buffers]
-    wanted = [layout.elements(group) for group in layout.groups]
+    found = [jnp.shape(buffer) for buffer in pack.buffers]
+    wanted = [(layout.elements(group),) for group in layout.groups]
     if found != wanted:
         raise ValueError(
-            f"packed: the state has buffers of {shown(found)} elements, and what is "
-            f"packed of these parameters would make some of {shown(wanted)}. If "
+            "packed: the state is that of other parameters: it has buffers of the "
+            f"shapes {shown(found)}, and these would make {shown(wanted)}. If "
             "gradients are of other dtypes than parameters, pass params to update; if "
-            "a mask hides parameters, as mask_frozen=True does, see unpacked_state."
+            "a mask hides parameters, as mask_frozen=True does, see unpacked_state; of "
+            "a state made under vmap, map the call too."
         )
     return layout
 

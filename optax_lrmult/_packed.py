@@ -2,13 +2,13 @@
 
 from typing import Any
 
+import jax
 import optax
 
 from optax_lrmult._hyperparameters import check_not_negative, is_transformation
 from optax_lrmult._layout import (
     Keep,
     Layout,
-    Packed,
     layout_inside,
     layout_of,
     packs_in,
@@ -36,8 +36,11 @@ def packed(
     `inner` must treat each element by itself, and all of them alike, as `optax.adam`,
     `adamw`, `lion`, `sgd`, `rmsprop`, `nadam` and `amsgrad` do; a global norm is that
     of the tree too. What knows a leaf's shape or name gives other updates without an
-    error: `lamb`, `lars`, `clip_by_block_rms`. What keeps a state by leaf is refused:
-    `adafactor`, `sm3`, `zero_nans`, masks. Put these around.
+    error: `lamb`, `lars`, `muon`, `clip_by_block_rms`. A mask, and what keeps a state
+    by leaf (`adafactor`, `sm3`, `zero_nans`), are refused. Put these around; for the
+    mask of `adamw` that is `optax.chain(packed(optax.scale_by_adam()),
+    add_decayed_weights_by_name(0.01, no_decay()),
+    optax.scale_by_learning_rate(1e-3))`. Without a state, nothing is packed.
 
     `init` decides what is packed, and `update` reads that from the state. A leaf that a
     mesh shards is left alone, since each step would gather its parts. Under `jit` a
@@ -67,6 +70,7 @@ def packed(
         like parameters.
 
     Example:
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> from optax_lrmult import with_name_multipliers
       >>> params = {f"layer_{i}": jnp.ones((4, 4)) for i in range(20)}
@@ -99,8 +103,7 @@ def packed(
                 "table)."
             )
             raise
-        for pack in packs_in(state):
-            _check_elementwise(pack, layout)
+        _check_elementwise(state, layout)
         return state
 
     def update_fn(
@@ -124,14 +127,29 @@ def packed(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_elementwise(pack: Packed, layout: Layout) -> None:
-    for buffer, group in zip(pack.buffers, layout.groups, strict=True):
-        elements = layout.elements(group)
-        shape = getattr(buffer, "shape", None)
-        if shape != (elements,):
-            found = "nothing" if shape is None else f"an array of shape {shape}"
-            raise ValueError(
-                f"packed: for a buffer of {elements} elements the optimizer's state "
-                f"has {found}, so it does not treat each element by itself. Put what "
-                "does not around: optax.chain(optax.zero_nans(), packed(tx))."
-            )
+def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
+    if any(map(_is_masked, jax.tree.leaves(state, is_leaf=_is_masked))):
+        raise ValueError(
+            "packed: a mask inside of packed sees buffers instead of the parameters. "
+            "Put it around packed. For weight decay: optax.chain(packed("
+            "optax.scale_by_adam()), add_decayed_weights_by_name(0.01, no_decay()), "
+            "optax.scale_by_learning_rate(1e-3))."
+        )
+    for pack in packs_in(state):
+        for buffer, group in zip(pack.buffers, layout.groups, strict=True):
+            _check_shape(buffer, layout.elements(group))
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedState)
+
+
+def _check_shape(buffer: Any, elements: int) -> None:
+    shape = getattr(buffer, "shape", None)
+    if shape != (elements,):
+        found = "nothing" if shape is None else f"an array of shape {shape}"
+        raise ValueError(
+            f"packed: for a buffer of {elements} elements the optimizer's state has "
+            f"{found}, so it does not treat each element by itself. Put what does not "
+            "around: optax.chain(optax.zero_nans(), packed(tx))."
+        )

@@ -8,17 +8,17 @@ import optax
 
 from optax_lrmult._layout import Packed, is_packed, layout_inside, packs_in
 from optax_lrmult._names import PyTree, unboxed
-from optax_lrmult._values import shown
 
 
 def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     """The state of a packed optimizer as that of the optimizer by itself.
 
-    For a checkpoint that is to be read without `packed`, and to look at moments by
-    name. `packed` may stand anywhere in the optimizer. Inside of a mask it sees some
-    of the parameters only: with `mask_frozen=True` hide the others here too, by
-    `jax.tree.map(lambda t, p: p if t else optax.MaskedNode(), trainable(table)(params),
-    params)`.
+    For checkpoints, and to look at moments by name. What a packed state has where
+    depends on `max_size`, `keep` and how parameters are sharded; save the unpacked one,
+    and take it back by `packed_state`. `packed` may stand anywhere in the optimizer.
+    Inside of a mask it sees some of the parameters only: with `mask_frozen=True` hide
+    the others here too, by `jax.tree.map(lambda t, p: p if t else optax.MaskedNode(),
+    trainable(table)(params), params)`. Of a state made under `vmap`, map this too.
 
     Args:
       state: the state of an optimizer with `packed` in it, or the `opt_state` of an
@@ -62,7 +62,8 @@ def packed_state(
     Args:
       state: the state of the same optimizer without `packed` in it.
       params: the parameters, as for `unpacked_state`.
-      like: the packed optimizer's `init(params)`, which says what is packed.
+      like: the packed optimizer's `init(params)`, which says what is packed, or the
+        `opt_state` of an `nnx.Optimizer`.
 
     Returns:
       The numbers of `state` in the structure of `like`.
@@ -80,18 +81,18 @@ def packed_state(
       >>> updates, state = tx.update(params, state, params)
     """
     _refuse_state(params)
-    wanted, treedef = jax.tree.flatten(like, is_leaf=is_packed)
+    wanted, treedef = jax.tree.flatten(unboxed(like), is_leaf=is_packed)
     try:
-        found = treedef.flatten_up_to(state)
+        found = treedef.flatten_up_to(unboxed(state))
     except ValueError:
         raise ValueError(
             "packed_state: `state` and `like` are of different optimizers. Pass the "
             "state of the optimizer without packed, the parameters, and of the same "
-            f"optimizer with packed like=tx.init(params), not {shown(like)}."
+            "optimizer with packed like=tx.init(params), in this order."
         ) from None
     rows = zip(wanted, found, strict=True)
     new = [_packed_like(w, f, params) if is_packed(w) else f for w, f in rows]
-    return jax.tree.unflatten(treedef, new)
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(new))
 
 
 def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:

@@ -220,7 +220,8 @@ def _check_state(
             "The state is that of another optimizer, or of other parameters: it "
             f"{' and '.join(lacks + has)}. With mask_frozen=True a state has no "
             "moments of frozen parameters: restore it with the rules that it was saved "
-            "with, and freeze by a schedule what is to thaw later."
+            "with, and freeze by a schedule what is to thaw later. unpacked_state and "
+            "packed_state lead out of a state of packed and into it."
         ) from None
 
 

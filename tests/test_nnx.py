@@ -7,6 +7,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -237,3 +238,11 @@ def test_a_packed_state_is_unpacked_from_its_boxes() -> None:
     unpacked = olm.unpacked_state(state, nnx.state(packed, nnx.Param))
     pairs = zip(leaves(unpacked), leaves(expected), strict=True)
     assert all((mine == other).all() for mine, other in pairs)
+    back = olm.packed_state(unpacked, nnx.state(packed, nnx.Param), like=state)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    if FLAX >= (0, 11):
+        optimizers[1].opt_state = back
+    train_with_optimizer(plain, optimizers[0], nnx.Param)
+    train_with_optimizer(packed, optimizers[1], nnx.Param)
+    pairs = zip(leaves(nnx.state(packed)), leaves(nnx.state(plain)), strict=True)
+    assert all(np.allclose(mine, other, rtol=1e-6) for mine, other in pairs)

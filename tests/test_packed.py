@@ -39,6 +39,12 @@ ELEMENTWISE: dict[str, Callable[[], optax.GradientTransformation]] = {
 SHAPES = {"scale": (8,), "bias": (8,), "kernel": (8, 4), "out": (4, 8)}
 
 
+def decays(params: Any) -> Any:
+    return jax.tree.map(
+        lambda name: not re.search("scale|bias", name), olm.path_labels(params)
+    )
+
+
 def tree(blocks: int = 5, *, seed: int = 0, dtype: Any = np.float32) -> Any:
     """Blocks of four small leaves each, a large leaf, and one of its own size."""
     random = np.random.default_rng(seed)
@@ -347,6 +353,22 @@ class TestCheckpoints:
         chex.assert_trees_all_close(unpacked, plain, rtol=1e-5, atol=1e-6)
         chex.assert_trees_all_equal(olm.packed_state(unpacked, params, state), state)
 
+    def test_a_state_made_under_vmap_is_mapped(self) -> None:
+        tx, plain = olm.packed(optax.adam(1e-2)), optax.adam(1e-2)
+        params = jax.tree.map(lambda x: jnp.stack([x, 2 * x, 3 * x]), tree())
+        like, expected = jax.vmap(tx.init)(params), jax.vmap(plain.init)(params)
+        unpacked = jax.vmap(olm.unpacked_state)(like, params)
+        chex.assert_trees_all_equal(unpacked, expected)
+        chex.assert_trees_all_equal(
+            jax.vmap(olm.packed_state)(unpacked, params, like), like
+        )
+        for call in (
+            lambda: olm.unpacked_state(like, params),
+            lambda: olm.packed_state(unpacked, params, like),
+        ):
+            with pytest.raises(ValueError, match="map the call too"):
+                call()
+
     def test_states_can_be_mapped_with_the_parameters(self) -> None:
         tx = olm.packed(optax.adam(1e-2))
         state = tx.init(tree())
@@ -425,7 +447,7 @@ class TestMistakes:
     def test_other_parameters(self) -> None:
         tx = olm.packed(optax.adam(1e-2))
         state, fewer = tx.init(tree()), tree(blocks=4)
-        text = r"buffers of \[80, 320\] elements.*\[64, 256, 360, 1\]"
+        text = r"shapes \[\(80,\), \(320,\)\].*\[\(64,\), \(256,\), \(360,\), \(1,\)\]"
         with pytest.raises(ValueError, match=text):
             olm.unpacked_state(state, fewer)
         with pytest.raises(ValueError, match=text):
@@ -461,18 +483,38 @@ class TestMistakes:
             "zero_nans": (optax.zero_nans, r"has an array of shape \(\)"),
             "adafactor": (lambda: optax.adafactor(1e-2), r"an array of shape \(1,\)"),
             "sm3": (lambda: optax.sm3(1e-2), "has nothing, so"),
-            "a mask": (
-                lambda: optax.masked(
-                    optax.adam(1e-2), lambda t: jax.tree.map(lambda x: x.ndim > 1, t)
-                ),
-                "has nothing, so",
-            ),
         }.values(),
     )
     def test_what_keeps_a_state_by_leaf(self, make: Any, text: str) -> None:
         with pytest.raises(ValueError, match=text) as caught:
             olm.packed(make()).init(tree())
         assert "a buffer of 80 elements" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda mask: optax.adamw(1e-2, mask=mask),
+            lambda mask: optax.masked(optax.sgd(1e-2), mask),
+            lambda mask: optax.partition(
+                dict.fromkeys((True, False), optax.sgd(1.0)), mask
+            ),
+        ],
+        ids=["adamw", "masked", "partition"],
+    )
+    def test_a_mask_inside(self, make: Any) -> None:
+        """It may be of the buffers' number of axes, which decays none of them."""
+        tx = olm.packed(make(lambda t: jax.tree.map(lambda x: x.ndim > 0, t)))
+        with pytest.raises(ValueError, match="mask inside of packed sees buffers"):
+            tx.init(tree())
+
+    def test_decay_of_some_stands_around(self) -> None:
+        mask = optax.masked(optax.add_decayed_weights(0.1), decays)
+        tail = mask, optax.scale_by_learning_rate(1e-2)
+        plain, _, _ = walk(optax.chain(optax.scale_by_adam(), *tail), tree())
+        by_name = olm.add_decayed_weights_by_name(0.1, {"scale": 0, "bias": 0})
+        adam = olm.packed(optax.scale_by_adam())
+        params, _, _ = walk(optax.chain(adam, by_name, tail[1]), tree())
+        chex.assert_trees_all_close(params, plain, rtol=1e-6, atol=1e-7)
 
     def test_packed_inside_of_packed(self) -> None:
         with pytest.raises(ValueError, match="leave out one of them"):
