@@ -34,21 +34,21 @@ def packed(
     are: put multipliers around it, `with_name_multipliers(packed(tx), table)`.
 
     `inner` must treat each element by itself, and all of them alike, as `optax.adam`,
-    `adamw`, `lion`, `sgd`, `rmsprop`, `nadam` and `amsgrad` do; a global norm is that
-    of the tree too. What knows a leaf's shape or name gives other updates without an
-    error: `lamb`, `lars`, `muon`, `clip_by_block_rms`. A mask, and what keeps a state
-    by leaf (`adafactor`, `sm3`, `zero_nans`), are refused. Put these around; for the
-    mask of `adamw` that is `optax.chain(packed(optax.scale_by_adam()),
-    add_decayed_weights_by_name(0.01, no_decay()),
-    optax.scale_by_learning_rate(1e-3))`. Without a state, nothing is packed.
+    `adamw`, `lion`, `rmsprop`, `nadam` and `amsgrad` do; a global norm is that of the
+    tree too. What knows a leaf's shape gives other updates without an error: `lamb`,
+    `lars`, `clip_by_block_rms`. Masks (`muon` has one), and what keeps a state by leaf
+    (`adafactor`, `sm3`, `zero_nans`), are refused. Put these around; for the mask of
+    `adamw` that is `optax.chain(packed(optax.scale_by_adam()),
+    add_decayed_weights_by_name(0.01, no_decay()), optax.scale_by_learning_rate(1e-3))`.
+    Without a state, as in `sgd` without momentum, nothing is packed.
 
-    `init` decides what is packed, and `update` reads that from the state. A leaf that a
-    mesh shards is left alone, since each step would gather its parts. Under `jit` a
-    sharding is not to be seen if the mesh's axes are of type `Auto`: where `init` is
-    jitted, or in `jax.eval_shape`, name such leaves by
-    `keep=jax.tree.map(lambda p: not p.sharding.is_fully_replicated, params)`. The state
-    of an eager `init` is sharded as the parameters are; `optax.tree.map_params` can't
-    pair it with trees like the parameters.
+    `init` decides what is packed, and `update` reads that from the state; a state of
+    the plain optimizer goes on unpacked. A leaf that a mesh shards is left alone, since
+    each step would gather its parts. Under `jit` a sharding is not to be seen if the
+    mesh's axes are of type `Auto`: where `init` is jitted, or in `jax.eval_shape`, name
+    such leaves by `keep=jax.tree.map(lambda p: not p.sharding.is_fully_replicated,
+    params)`. The state of an eager `init` is sharded as the parameters are;
+    `optax.tree.map_params` can't pair it with trees like the parameters.
 
     Args:
       inner: an elementwise transformation.

@@ -317,6 +317,13 @@ class TestCheckpoints:
         assert olm.unpacked_state(state, tree()) == state
         assert olm.packed_state(state, tree(), like=state) == state
 
+    def test_a_plain_state_goes_on_unpacked(self) -> None:
+        plain = optax.adam(1e-2)
+        params, _, state = walk(plain, tree())
+        expected = plain.update(params, state, params)
+        result = olm.packed(plain).update(params, state, params)
+        chex.assert_trees_all_equal(result, expected)
+
     def test_a_state_fits_any_later_max_size(self) -> None:
         params, _, state = walk(olm.packed(optax.adam(1e-2)), tree())
         expected, _ = olm.packed(optax.adam(1e-2)).update(params, state, params)
@@ -495,11 +502,12 @@ class TestMistakes:
         [
             lambda mask: optax.adamw(1e-2, mask=mask),
             lambda mask: optax.masked(optax.sgd(1e-2), mask),
+            lambda mask: optax.contrib.muon(1e-2),
             lambda mask: optax.partition(
                 dict.fromkeys((True, False), optax.sgd(1.0)), mask
             ),
         ],
-        ids=["adamw", "masked", "partition"],
+        ids=["adamw", "masked", "muon", "partition"],
     )
     def test_a_mask_inside(self, make: Any) -> None:
         """It may be of the buffers' number of axes, which decays none of them."""
