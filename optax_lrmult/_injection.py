@@ -50,8 +50,9 @@ def check_injectable(rules: Rules) -> None:
             )
         if texts.count(rule.text) > 1:
             raise ValueError(
-                f"inject=True needs rules of different texts; {shown(rule.text)} "
-                "occurs twice."
+                "inject=True needs rules of different texts, by which they are set; "
+                f"{shown(rule.text)} occurs twice. Write one of them another way, as "
+                "re.compile('.*bias.*') for 'bias', or leave it out."
             )
 
 
