@@ -30,7 +30,8 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
       of the structure of `inner.init(params)`.
 
     Raises:
-      ValueError: the state was made with other parameters.
+      ValueError: the parameters would fill other buffers than the state's. Names are
+        not compared: other parameters of the same sizes pass.
 
     Example:
       >>> import jax.numpy as jnp
