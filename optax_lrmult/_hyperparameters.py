@@ -71,6 +71,12 @@ def is_transformation(value: Any) -> bool:
     return hasattr(value, "init") and hasattr(value, "update")
 
 
+def check_has_state(state: Any) -> None:
+    """Raises if a transformation is called without the state that it made."""
+    if state is None:
+        raise TypeError("The state is None; it must be what init(params) returns.")
+
+
 def check_flag(value: Any, owner: str) -> None:
     """Raises if it is neither True nor False."""
     if not isinstance(value, bool):

@@ -60,9 +60,10 @@ class Layout:
         """The elements of each of a group's leaves."""
         return math.prod(self.shapes[group[0]])
 
-    def elements(self, group: Sequence[int]) -> int:
-        """The elements of a group's buffer."""
-        return self.size(group) * len(group)
+    @property
+    def buffer_shapes(self) -> list[tuple[int]]:
+        """Of each group's buffer, in their order."""
+        return [(self.size(group) * len(group),) for group in self.groups]
 
     def pack(self, tree: PyTree) -> PyTree:
         """The tree's leaves in buffers; a tree without leaves as it is."""
@@ -113,13 +114,11 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
       max_size: the most elements of a leaf that is packed.
       keep: leaves that are not; see `packed`.
     """
-    leaves = _arrays(tree)
+    leaves, kept = _arrays(tree), _kept(tree, keep)
     small = [
         index
-        for index, (leaf, kept) in enumerate(
-            zip(leaves, _kept(tree, keep), strict=True)
-        )
-        if not kept and _is_packable(leaf, max_size) and not _is_sharded(leaf)
+        for index, leaf in enumerate(leaves)
+        if not kept[index] and _is_packable(leaf, max_size) and not _is_sharded(leaf)
     ]
     several = [group for group in _groups(leaves, small) if len(group) > 1]
     return Layout(tuple(map(jnp.shape, leaves)), tuple(several))
@@ -129,13 +128,13 @@ def layout_inside(pack: Packed, tree: PyTree) -> Layout:
     """The layout that a part of a state was made with, from a tree like `tree`.
 
     Raises:
-      ValueError: the tree does not fit: moments would go to the wrong parameters.
+      ValueError: buffers would be of other shapes: moments would go to the wrong
+        parameters. Names are not compared, nor shapes of one size.
     """
     leaves = _arrays(tree)
     inside = [index for index in range(len(leaves)) if index not in pack.leaves]
     layout = Layout(tuple(map(jnp.shape, leaves)), tuple(_groups(leaves, inside)))
-    found = [jnp.shape(buffer) for buffer in pack.buffers]
-    wanted = [(layout.elements(group),) for group in layout.groups]
+    found, wanted = list(map(jnp.shape, pack.buffers)), layout.buffer_shapes
     if found != wanted:
         raise ValueError(
             "packed: the state is that of other parameters: it has buffers of the "

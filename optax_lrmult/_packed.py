@@ -5,24 +5,20 @@ from typing import Any
 import jax
 import optax
 
-from optax_lrmult._hyperparameters import check_not_negative, is_transformation
-from optax_lrmult._layout import (
-    Keep,
-    Layout,
-    layout_inside,
-    layout_of,
-    packs_in,
+from optax_lrmult._hyperparameters import (
+    check_has_state,
+    check_not_negative,
+    is_transformation,
 )
+from optax_lrmult._layout import Keep, Layout, layout_inside, layout_of, packs_in
 from optax_lrmult._names import PyTree, check_alike
 from optax_lrmult._values import shown
-
-MAX_SIZE = 2**14
 
 
 def packed(
     inner: optax.GradientTransformation,
     *,
-    max_size: int = MAX_SIZE,
+    max_size: int = 2**14,
     keep: Keep = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Runs an elementwise optimizer on a few buffers instead of many small leaves.
@@ -66,8 +62,8 @@ def packed(
       TypeError: `inner` is no gradient transformation, or a parameter no array.
       ValueError: `max_size` is negative; from `init`, `keep` is no tree like the
         parameters, or `inner` is not elementwise; from `update`, the parameters
-        (gradients, if none are given) are not those of the state, or gradients not
-        like parameters.
+        (gradients, if none are given) would fill other buffers than the state's, or
+        gradients are not like parameters.
 
     Example:
       >>> import jax
@@ -109,8 +105,7 @@ def packed(
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
-        if state is None:
-            raise TypeError("The state is None; it must be what init(params) returns.")
+        check_has_state(state)
         packs = packs_in(state)
         if not packs:  # Without moments there are no kernels to be saved.
             return transformation.update(updates, state, params, **extra_args)
@@ -136,20 +131,20 @@ def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
             "optax.scale_by_learning_rate(1e-3))."
         )
     for pack in packs_in(state):
-        for buffer, group in zip(pack.buffers, layout.groups, strict=True):
-            _check_shape(buffer, layout.elements(group))
+        for buffer, wanted in zip(pack.buffers, layout.buffer_shapes, strict=True):
+            _check_shape(buffer, wanted)
 
 
 def _is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedState)
 
 
-def _check_shape(buffer: Any, elements: int) -> None:
+def _check_shape(buffer: Any, wanted: tuple[int]) -> None:
     shape = getattr(buffer, "shape", None)
-    if shape != (elements,):
+    if shape != wanted:
         found = "nothing" if shape is None else f"an array of shape {shape}"
         raise ValueError(
-            f"packed: for a buffer of {elements} elements the optimizer's state has "
+            f"packed: for a buffer of {wanted[0]} elements the optimizer's state has "
             f"{found}, so it does not treat each element by itself. Put what does not "
             "around: optax.chain(optax.zero_nans(), packed(tx))."
         )

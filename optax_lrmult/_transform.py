@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from optax_lrmult._hyperparameters import check_flag, is_transformation
+from optax_lrmult._hyperparameters import check_flag, check_has_state, is_transformation
 from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
@@ -192,8 +192,7 @@ def with_name_multipliers(
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
-        if state is None:
-            raise TypeError("The state is None; it must be what init(params) returns.")
+        check_has_state(state)
         step = _step_of(state) if needs_step else None
         try:
             updates, state = inner.update(updates, state, params, **extra_args)
