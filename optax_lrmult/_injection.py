@@ -56,6 +56,11 @@ def check_injectable(rules: Rules) -> None:
             )
 
 
+def injected_texts(rules: Rules) -> list[str]:
+    """The texts of the rules whose multipliers a state holds."""
+    return [rule.text for rule in rules if not needs_step(rule.multiplier)]
+
+
 def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:
     """The multipliers of a table as arrays, by the text of their rules."""
     static = [rule for rule in rules if not needs_step(rule.multiplier)]

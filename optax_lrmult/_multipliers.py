@@ -13,7 +13,7 @@ from optax_lrmult._diagnosis import (
     overridden,
 )
 from optax_lrmult._matching import first_matches
-from optax_lrmult._names import ParamLabels, PyTree, names_of
+from optax_lrmult._names import ParamLabels, PyTree, names_of, shape_and_dtype
 from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._values import Multiplier, PerLayer, shown
 
@@ -79,23 +79,10 @@ def assign(
 def _assignment(
     name: str, leaf: Any, rule: Rule | None, multiplier: Multiplier
 ) -> Assignment:
-    shape, dtype = _shape_and_dtype(name, leaf)
+    shape, dtype = shape_and_dtype(name, leaf)
     if isinstance(multiplier, PerLayer):
         _check_length(name, shape, rule, multiplier)
     return Assignment(name, shape, dtype, rule, multiplier)
-
-
-def _shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return tuple(leaf.shape), leaf.dtype
-    if isinstance(leaf, int | float | complex):
-        return (), jax.numpy.result_type(leaf)
-    raise TypeError(
-        f"The parameter {shown(name)} is of type {type(leaf).__name__}, which is no "
-        "array. Take the arrays of the tree first, for example by "
-        "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
-        "flax.nnx.Param)."
-    )
 
 
 def _check_length(

@@ -98,6 +98,20 @@ def _plain_shapes(tree: PyTree) -> tuple[Any, ...]:
     return treedef, list(map(jax.numpy.shape, leaves))
 
 
+def shape_and_dtype(name: str, leaf: Any) -> tuple[tuple[int, ...], Any]:
+    """Those of a leaf, which may be one of Python's numbers."""
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, int | float | complex):
+        return (), jax.numpy.result_type(leaf)
+    raise TypeError(
+        f"The parameter {shown(name)} is of type {type(leaf).__name__}, which is no "
+        "array. Take the arrays of the tree first, for example by "
+        "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
+        "flax.nnx.Param)."
+    )
+
+
 def natural_order(name: str) -> list[Any]:
     """A sorting key that puts `block_2` before `block_10`."""
     pieces = re.split(r"(\d+)", name)

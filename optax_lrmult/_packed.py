@@ -10,7 +10,14 @@ from optax_lrmult._hyperparameters import (
     check_not_negative,
     is_transformation,
 )
-from optax_lrmult._layout import Keep, Layout, layout_inside, layout_of, packs_in
+from optax_lrmult._layout import (
+    Keep,
+    Layout,
+    is_packed,
+    layout_inside,
+    layout_of,
+    packs_in,
+)
 from optax_lrmult._names import PyTree, check_alike
 from optax_lrmult._values import shown
 
@@ -24,7 +31,7 @@ def packed(
     """Runs an elementwise optimizer on a few buffers instead of many small leaves.
 
     A compiled step has a few kernels for each leaf, and on a tree of many small ones
-    it is these that take the time. Leaves of one size and dtype are laid into buffers
+    it is these that take the time. Leaves of one shape and dtype are laid into buffers
     of up to 32, larger leaves stay as they are, and the updates are those of `inner`
     to the last rounding. Names are not lost, since trees go in and come out as they
     are: put multipliers around it, `with_name_multipliers(packed(tx), table)`.
@@ -54,16 +61,16 @@ def packed(
         function from the parameters to one.
 
     Returns:
-      A transformation whose state is `inner`'s, of a tuple of buffers and leaves
+      A transformation whose state is `inner`'s, of buffers and leaves by their names
       instead of the tree; `unpacked_state` turns it into that of the tree, and
       `packed_state` one of the tree into it.
 
     Raises:
       TypeError: `inner` is no gradient transformation, or a parameter no array.
       ValueError: `max_size` is negative; from `init`, `keep` is no tree like the
-        parameters, or `inner` is not elementwise; from `update`, the parameters
-        (gradients, if none are given) would fill other buffers than the state's, or
-        gradients are not like parameters.
+        parameters, or `inner` is not elementwise; from `update`, the state is
+        that of parameters of other names or shapes, or gradients are not like
+        parameters.
 
     Example:
       >>> import jax
@@ -87,7 +94,7 @@ def packed(
     transformation = optax.with_extra_args_support(inner)
 
     def init_fn(params: PyTree) -> optax.OptState:
-        if packs_in(params):
+        if is_packed(params):
             raise ValueError("packed stands inside of packed: leave out one of them.")
         layout = layout_of(params, max_size, keep)
         try:
@@ -131,8 +138,8 @@ def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
             "optax.scale_by_learning_rate(1e-3))."
         )
     for pack in packs_in(state):
-        for buffer, wanted in zip(pack.buffers, layout.buffer_shapes, strict=True):
-            _check_shape(buffer, wanted)
+        for key, wanted in layout.buffer_shapes.items():
+            _check_shape(pack.buffers[key], wanted)
 
 
 def _is_masked(node: Any) -> bool:

@@ -1,13 +1,16 @@
 """The state of a packed optimizer as that of the plain one, and the way back."""
 
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import keystr, tree_leaves_with_path
 
-from optax_lrmult._layout import Packed, is_packed, layout_inside, packs_in
-from optax_lrmult._names import PyTree, unboxed
+from optax_lrmult._layout import Packed, hidden, is_packed, layout_inside, packs_in
+from optax_lrmult._names import PyTree, names_of, unboxed
+from optax_lrmult._values import shown
 
 
 def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
@@ -16,9 +19,8 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     For checkpoints, and to look at moments by name. What a packed state has where
     depends on `max_size`, `keep` and how parameters are sharded; save the unpacked one,
     and take it back by `packed_state`. `packed` may stand anywhere in the optimizer.
-    Inside of a mask it sees some of the parameters only: with `mask_frozen=True` hide
-    the others here too, by `jax.tree.map(lambda t, p: p if t else optax.MaskedNode(),
-    trainable(table)(params), params)`. Of a state made under `vmap`, map this too.
+    What a mask hides from it, as `mask_frozen=True` does, is an `optax.MaskedNode()` in
+    the plain state too. Of a state made under `vmap`, map this too.
 
     Args:
       state: the state of an optimizer with `packed` in it, or the `opt_state` of an
@@ -30,8 +32,8 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
       of the structure of `inner.init(params)`.
 
     Raises:
-      ValueError: the parameters would fill other buffers than the state's. Names are
-        not compared: other parameters of the same sizes pass.
+      TypeError: it is no such state, but a train state or what it was saved as.
+      ValueError: the state is that of parameters of other names or shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -47,9 +49,10 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     def unpack(node: Any) -> Any:
         if not is_packed(node):
             return node
-        return layout_inside(node, params).unpack(node, like=params)
+        seen = hidden(params, node)
+        return layout_inside(node, seen).unpack(node, like=seen)
 
-    return jax.tree.map(unpack, unboxed(state), is_leaf=is_packed)
+    return jax.tree.map(unpack, _plain(state), is_leaf=is_packed)
 
 
 def packed_state(
@@ -82,9 +85,9 @@ def packed_state(
       >>> updates, state = tx.update(params, state, params)
     """
     _refuse_state(params)
-    wanted, treedef = jax.tree.flatten(unboxed(like), is_leaf=is_packed)
+    wanted, treedef = jax.tree.flatten(_plain(like), is_leaf=is_packed)
     try:
-        found = treedef.flatten_up_to(unboxed(state))
+        found = treedef.flatten_up_to(_plain(state))
     except ValueError:
         raise ValueError(
             "packed_state: `state` and `like` are of different optimizers. Pass the "
@@ -97,14 +100,32 @@ def packed_state(
 
 
 def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
-    layout = layout_inside(wanted, params)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(found)]
-    if shapes != list(layout.shapes):
-        raise ValueError(
-            f"packed_state: the state has {len(shapes)} arrays, of other shapes than "
-            f"the {len(layout.shapes)} parameters, where `like` has packed ones."
+    layout = layout_inside(wanted, hidden(params, wanted))
+    leaves = dict(zip(names_of(found), jax.tree.leaves(found), strict=True))
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        if name not in leaves or jnp.shape(leaves[name]) != shape:
+            has = f"{jnp.shape(leaves[name])}" if name in leaves else "nothing"
+            raise ValueError(
+                f"packed_state: the state has {has} of the parameter {shown(name)}, "
+                f"which is of the shape {shape}."
+            )
+    return layout.pack([leaves[name] for name in layout.names])
+
+
+def _plain(state: optax.OptState) -> optax.OptState:
+    """The state without boxes, if it still has the classes that `init` gave it."""
+    if hasattr(state, "opt_state"):
+        raise TypeError(
+            "packed: this takes the state of an optimizer, such as tx.init(params), "
+            f"not {type(state).__name__}. Pass its opt_state."
         )
-    return layout.pack(found)
+    paths = [keystr(path) for path, _ in tree_leaves_with_path(state)]
+    if any(re.search(r"\['buffers'\]\['\d+ \(", path) for path in paths):
+        raise TypeError(
+            "packed: the state is a mapping of what a packed state holds. Restore it "
+            "into tx.init(params), or of an nnx.Optimizer pass optimizer.opt_state."
+        )
+    return unboxed(state)
 
 
 def _refuse_state(params: PyTree) -> None:

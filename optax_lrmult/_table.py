@@ -10,6 +10,7 @@ import jax
 
 from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._injection import with_injected
+from optax_lrmult._layout import is_packed
 from optax_lrmult._masks import mask_of
 from optax_lrmult._multipliers import (
     Assignment,
@@ -58,6 +59,11 @@ class Table:
 
     def inspect(self, params: PyTree) -> None:
         """Checks the rules against the parameters, and shows the assignment."""
+        if is_packed(params):
+            raise ValueError(
+                "A table of rules stands inside of packed, where parameters have no "
+                "names. Put it around: with_name_multipliers(packed(tx), multipliers)."
+            )
         labels = self.param_labels
         check_rules(
             params, self.rules, param_labels=labels, on_unmatched=self.on_unmatched

@@ -13,6 +13,7 @@ from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
     initial_multipliers,
+    injected_texts,
 )
 from optax_lrmult._layout import is_packed
 from optax_lrmult._multipliers import OnUnmatched
@@ -81,9 +82,9 @@ def scale_by_name_multiplier(
     check_flag(inject, "inject")
     if inject:
         check_injectable(table.rules)
-    has_state = inject or table.rules.need_step
-    update = _Update(table, has_state)
-    return optax.GradientTransformationExtraArgs(_Init(table, inject), update)
+    return optax.GradientTransformationExtraArgs(
+        _Init(table, inject), _Update(table, inject)
+    )
 
 
 # Two frozen dataclasses instead of closures: transformations of equal tables are equal,
@@ -104,7 +105,7 @@ class _Init:
 @dataclasses.dataclass(frozen=True)
 class _Update:
     table: Table
-    has_state: bool
+    inject: bool
 
     def __call__(
         self, updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -113,15 +114,26 @@ class _Update:
         if not isinstance(state, ScaleByNameMultiplierState):
             self._check_stateless(state)
             return self.table.scale(updates), state
+        self._check_injected(state)
         scaled = self.table.scale(updates, state.count, state.multipliers)
         return scaled, state._replace(count=optax.safe_increment(state.count))
 
     def _check_stateless(self, state: Any) -> None:
-        if self.has_state:
+        if self.inject or self.table.rules.need_step:
             raise TypeError(
                 "A schedule, or inject=True, needs the state that init(params) "
                 "returns, "
                 f"a ScaleByNameMultiplierState, not {type(state).__name__}."
+            )
+
+    def _check_injected(self, state: ScaleByNameMultiplierState) -> None:
+        wanted = injected_texts(self.table.rules) if self.inject else []
+        if set(state.multipliers) != set(wanted):
+            raise ValueError(
+                "The state holds the injected multipliers of other rules: "
+                f"{shown(sorted(state.multipliers))}, and this table injects "
+                f"{shown(wanted)}. Keep the steps and take the multipliers of the "
+                "table: init(params)._replace(count=state.count)."
             )
 
 

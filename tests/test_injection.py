@@ -173,3 +173,17 @@ def test_wrong_values_of_a_stack_name_their_rule() -> None:
     with pytest.raises(ValueError, match="values is empty") as caught:
         olm.set_multipliers(core().init(PARAMS), {"bo.*": []})
     assert caught.value.__notes__ == ["Raised by the new value of rule 'bo.*'."]
+
+
+@pytest.mark.parametrize(
+    ("table", "inject"),
+    [({"body": 0.5}, True), ({"stem": 0.5}, True), ({}, False), (TABLE, False)],
+)
+def test_a_state_of_other_rules_is_refused(table: Any, inject: bool) -> None:
+    tx = olm.scale_by_name_multiplier(table, inject=inject)
+    text = r"other rules: \['bo\.\*', 'stem'\], and this table injects \["
+    with pytest.raises(ValueError, match=text):
+        tx.update(PARAMS, core().init(PARAMS))
+    if inject:
+        state = tx.init(PARAMS)._replace(count=core().init(PARAMS).count)
+        tx.update(PARAMS, state)

@@ -1,11 +1,12 @@
 """Packed small leaves: the same updates and state, in fewer kernels."""
 
+import collections
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import hypothesis
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from flax import serialization
+from flax.training.train_state import TrainState
 
 import optax_lrmult as olm
 from optax_lrmult._layout import layout_inside, layout_of
@@ -123,7 +125,16 @@ class TestUpdates:
         expected, _ = jax.jit(plain.update)(params, plain.init(params), params)
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, expected)
         chex.assert_trees_all_close(updates, expected, rtol=1e-2)
-        assert {b.dtype.name for b in state[0].mu.buffers} == {"float32", "bfloat16"}
+        assert {b.dtype.name for b in state[0].mu.buffers.values()} == {
+            "float32",
+            "bfloat16",
+        }
+
+    def test_numbers_of_numpy_are_what_jax_makes_of_them(self) -> None:
+        params = [np.ones(3), np.ones(3, np.float32)] * 2
+        tx = olm.packed(optax.sgd(0.5, momentum=0.9))
+        updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+        chex.assert_trees_all_close(updates, [-0.5 * x for x in params])
 
     def test_what_has_no_derivative_is_left_alone(self) -> None:
         params = {"a": jnp.arange(3), "b": jnp.arange(3), "c": jnp.ones(3)}
@@ -175,7 +186,7 @@ class TestLayout:
         if leaves:
             assert layout_inside(inside, leaves) == layout
         chex.assert_trees_all_equal(layout.unpack(inside, like=leaves), leaves)
-        grouped = [index for group in layout.groups for index in group]
+        grouped = [i for group in layout.groups.values() for i in group]
         assert sorted(grouped + layout.left) == list(range(len(leaves)))
         for index in grouped:
             assert 0 < leaves[index].size <= max_size
@@ -184,12 +195,18 @@ class TestLayout:
 
     def test_buffers_are_bounded(self) -> None:
         layout = layout_of([jnp.ones(3)] * 70, 3, None)
-        assert [len(group) for group in layout.groups] == [32, 32, 6]
+        assert [len(group) for group in layout.groups.values()] == [32, 32, 6]
 
-    def test_a_size_that_occurs_once_stays_a_leaf(self) -> None:
+    def test_a_shape_that_occurs_once_stays_a_leaf(self) -> None:
         inside = layout_of(tree(), 100, None).pack(tree())
-        assert [buffer.size for buffer in inside.buffers] == [80, 320]
-        assert {i: x.shape for i, x in inside.leaves.items()} == {20: (40, 9), 21: ()}
+        assert {key: buffer.shape for key, buffer in inside.buffers.items()} == {
+            "0 (8,)": (80,),
+            "1 (8, 4)": (160,),
+            "2 (4, 8)": (160,),
+        }
+        leaves = {n: x.shape for n, x in inside.leaves.items() if x is not None}
+        assert leaves == {"embed": (40, 9), "temperature": ()}
+        assert len(inside.leaves) == 22
 
     def test_is_the_same_under_transformations(self) -> None:
         tx = olm.packed(optax.adam(1e-2))
@@ -222,7 +239,7 @@ class TestLayout:
         mask = jax.tree.map(lambda x: x.ndim == 2, tree())
         for keep in (mask, lambda params: jax.tree.map(lambda x: x.ndim == 2, params)):
             state = olm.packed(optax.adam(1e-2), keep=keep).init(tree())
-            assert [buffer.size for buffer in state[0].mu.buffers] == [80]
+            assert [b.size for b in state[0].mu.buffers.values()] == [80]
             plain = olm.unpacked_state(state, tree())
             chex.assert_trees_all_equal(plain, optax.adam(1e-2).init(tree()))
 
@@ -405,9 +422,10 @@ update = jax.jit(tx.update).lower(params, state, params).compile()
 found = re.findall("all-gather|all-reduce|all-to-all|permute", update.as_text())
 print(sorted(set(found)))
 updates, state = update(params, state, params)
-print([buffer.shape for buffer in state[0].mu.buffers])
+print([buffer.shape for buffer in state[0].mu.buffers.values()])
 sharding = params["0"]["w"].sharding
-leaves = *state[0].mu.leaves.values(), *state[0].nu.leaves.values(), updates["0"]["w"]
+left = [x for moment in state[0][1:] for x in moment.leaves.values() if x is not None]
+leaves = *left, updates["0"]["w"]
 print(len(leaves), {leaf.sharding.is_equivalent_to(sharding, 2) for leaf in leaves})
 """
 # Only a jitted init on a mesh of automatic axes can't see what is sharded.
@@ -453,20 +471,80 @@ class TestMistakes:
         ):
             olm.packed(optax.adam(1e-3), keep={"embed": True}).init(tree())
 
-    def test_other_parameters(self) -> None:
-        tx = olm.packed(optax.adam(1e-2))
-        state, fewer = tx.init(tree()), tree(blocks=4)
-        text = r"shapes \[\(80,\), \(320,\)\].*\[\(64,\), \(256,\), \(360,\), \(1,\)\]"
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        {
+            "fewer": (lambda t: t["blocks"].pop("4"), "it has 'blocks/4/bias', which"),
+            "more": (
+                lambda t: t["blocks"].update({"5": t["blocks"]["4"]}),
+                "it has no 'blocks/5/bias'",
+            ),
+            "renamed": (
+                lambda t: t["blocks"].update({"04": t["blocks"].pop("4")}),
+                "it has 'blocks/4/bias', .* and has no 'blocks/04/bias'",
+            ),
+            "a renamed leaf": (
+                lambda t: t.update(table=t.pop("embed")),
+                "it has 'embed', which .* and has no 'table'",
+            ),
+            "a reshaped leaf": (
+                lambda t: t.update(embed=t["embed"].T),
+                r"'embed' is \(40, 9\) in it, and \(9, 40\) in",
+            ),
+            "reshaped": (
+                lambda t: [
+                    b.update(kernel=b["kernel"].T) for b in t["blocks"].values()
+                ],
+                r"'1 \(8, 4\)' is \(160,\) in it, and nothing in",
+            ),
+        }.values(),
+    )
+    def test_other_parameters(self, change: Callable[[Any], Any], text: str) -> None:
+        tx, other = olm.packed(optax.adam(1e-2)), tree()
+        plain, state = optax.adam(1e-2).init(tree()), tx.init(tree())
+        change(other)
         with pytest.raises(ValueError, match=text):
-            olm.unpacked_state(state, fewer)
+            tx.update(other, state, other)
         with pytest.raises(ValueError, match=text):
-            tx.update(fewer, state, fewer)
+            jax.jit(tx.update)(other, state)
+        first = text.partition(" and has no")[0]  # More may be hidden ones.
+        for call in (
+            lambda: olm.unpacked_state(state, other),
+            lambda: olm.packed_state(plain, other, state),
+        ):
+            if "it has no" not in first:
+                with pytest.raises(ValueError, match=first):
+                    call()
+
+    def test_other_parameters_are_frozen(self) -> None:
+        """Blocks are of one size, so the buffers of both states are too."""
+
+        def make(frozen: str) -> optax.GradientTransformation:
+            adam = olm.packed(optax.adam(1e-2))
+            return olm.with_name_multipliers(adam, {frozen: 0}, mask_frozen=True)
+
+        state = make("blocks/0").init(tree())
+        text = "it has 'blocks/1/bias', .* has no 'blocks/0/bias'.* mask_frozen=True"
+        with pytest.raises(ValueError, match=text):
+            make("blocks/1").update(tree(), state, tree())
+
+    def test_a_plain_state_of_other_parameters(self) -> None:
+        like, other = olm.packed(optax.adam(1e-2)).init(tree()), tree()
+        other["blocks"]["04"] = other["blocks"].pop("4")
+        plain = optax.adam(1e-2).init(other)
+        with pytest.raises(ValueError, match=r"has nothing of .* 'blocks/4/bias'"):
+            olm.packed_state(plain, tree(), like)
+        other = tree()
+        other["embed"] = other["embed"].T
+        plain = optax.adam(1e-2).init(other)
+        with pytest.raises(ValueError, match=r"has \(9, 40\) of .* 'embed', .*\(40, 9"):
+            olm.packed_state(plain, tree(), like)
 
     @pytest.mark.parametrize(
         ("make", "text"),
         [
             (lambda: optax.sgd(1e-2, momentum=0.9), "are of different optimizers"),
-            (lambda: olm.packed(optax.adam(1e-2)), "4 arrays, of other shapes"),
+            (lambda: olm.packed(optax.adam(1e-2)), "has nothing of .* 'blocks/0/bias'"),
         ],
         ids=["another optimizer", "packed already"],
     )
@@ -517,6 +595,23 @@ class TestMistakes:
         with pytest.raises(ValueError, match="mask inside of packed sees buffers"):
             tx.init(tree())
 
+    def test_what_a_state_was_saved_as(self) -> None:
+        state = olm.packed(optax.adam(1e-2)).init(tree())
+        saved = serialization.to_state_dict(state)
+        text = r"a mapping of what .* Restore it into tx\.init\(params\)"
+        for call in (
+            lambda: olm.unpacked_state(saved, tree()),
+            lambda: olm.packed_state(saved, tree(), state),
+        ):
+            with pytest.raises(TypeError, match=text):
+                call()
+
+    def test_a_train_state(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        whole = TrainState.create(apply_fn=None, params=tree(), tx=tx)
+        with pytest.raises(TypeError, match=r"not TrainState\. Pass its opt_state"):
+            olm.unpacked_state(whole, tree())
+
     def test_decay_of_some_stands_around(self) -> None:
         mask = optax.masked(optax.add_decayed_weights(0.1), decays)
         tail = mask, optax.scale_by_learning_rate(1e-2)
@@ -546,25 +641,71 @@ class TestMistakes:
         tx.update(gradients, state, params)
 
 
-def test_multipliers_inside_are_told_to_stand_around() -> None:
-    with pytest.raises(ValueError, match="matches none") as caught:
-        olm.packed(olm.adam(1e-2, multipliers={"embed": 0.5})).init(tree())
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tx: olm.with_name_multipliers(tx, {"0": 0.5}),
+        lambda tx: olm.with_name_multipliers(tx, lambda name: 0.5),
+        lambda tx: olm.with_name_multipliers(tx, {}, mask_frozen=True),
+        lambda tx: optax.chain(
+            tx, olm.scale_by_name_multiplier({"embed": 0.5}, on_unmatched="ignore")
+        ),
+        lambda tx: optax.chain(olm.add_decayed_weights_by_name(0.1), tx),
+        lambda tx: optax.chain(tx, olm.constrain_by_name({"0": olm.non_negative()})),
+    ],
+)
+def test_a_table_inside_is_told_to_stand_around(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"inside of packed, .* Put it around: with_name"
+    ):
+        olm.packed(make(optax.adam(1e-2))).init(tree())
+
+
+def test_what_fails_inside_says_what_it_saw() -> None:
+    inner = optax.stateless_with_tree_map(lambda g, p: g)
+    failing = optax.GradientTransformation(lambda p: {"m": p["embed"]}, inner.update)
+    with pytest.raises(TypeError) as caught:
+        olm.packed(failing).init(tree())
     (note,) = caught.value.__notes__
     assert "with_name_multipliers(packed(tx), table)" in note
 
 
-def test_a_state_inside_of_a_mask_is_unpacked_with_the_mask() -> None:
-    params, table = tree(), {"blocks/0": 0}
-    tx = olm.with_name_multipliers(
-        olm.packed(optax.adam(1e-2)), table, mask_frozen=True
-    )
-    state = tx.init(params)
-    with pytest.raises(ValueError, match="mask_frozen=True does, see unpacked_state"):
-        olm.unpacked_state(state, params)
-    seen = jax.tree.map(
-        lambda t, p: p if t else optax.MaskedNode(),
-        olm.trainable(table)(params),
-        params,
-    )
-    plain = olm.adam(1e-2, multipliers=table, mask_frozen=True).init(params)
-    chex.assert_trees_all_equal(olm.unpacked_state(state, seen), plain)
+class TestInsideOfAMask:
+    table: ClassVar = {"blocks/0": 0, "embed": 0.5}
+
+    def test_a_state_has_what_the_mask_shows(self) -> None:
+        params = tree()
+        adam = olm.packed(optax.adam(1e-2))
+        tx = olm.with_name_multipliers(adam, self.table, mask_frozen=True)
+        plain_tx = olm.adam(1e-2, multipliers=self.table, mask_frozen=True)
+        params, _, state = walk(tx, params)
+        _, _, plain = walk(plain_tx, tree())
+        unpacked = olm.unpacked_state(state, params)
+        chex.assert_trees_all_close(unpacked, plain, rtol=1e-5, atol=1e-7)
+        chex.assert_trees_all_equal(olm.packed_state(unpacked, params, state), state)
+
+    def test_so_has_one_of_several(self) -> None:
+        labels = jax.tree.map(
+            lambda name: "a" if "kernel" in name else "b", olm.path_labels(tree())
+        )
+
+        def make(wrap: Callable[[Any], Any]) -> optax.GradientTransformation:
+            rates = {"a": wrap(optax.adam(1e-2)), "b": wrap(optax.lion(1e-3))}
+            return optax.partition(rates, labels)
+
+        params, _, state = walk(make(olm.packed), tree())
+        _, _, plain = walk(make(lambda tx: tx), tree())
+        unpacked = olm.unpacked_state(state, params)
+        chex.assert_trees_all_close(unpacked, plain, rtol=1e-5, atol=1e-7)
+        chex.assert_trees_all_equal(olm.packed_state(unpacked, params, state), state)
+
+
+def test_the_order_of_a_tree_is_nothing_to_a_state() -> None:
+    """A dictionary is sorted by its keys, and a class is as it was written."""
+    there = {"a": jnp.ones(3), "b": jnp.full(3, 2.0), "c": jnp.full(3, 3.0)}
+    back = collections.OrderedDict(reversed(there.items()))
+    tx = olm.packed(optax.sgd(1.0, momentum=0.5))
+    _, state = tx.update(there, tx.init(there), there)
+    updates, _ = tx.update(back, state, back)
+    assert list(updates) == ["c", "b", "a"]
+    chex.assert_trees_all_equal(dict(updates), jax.tree.map(lambda x: -1.5 * x, there))

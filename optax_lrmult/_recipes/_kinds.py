@@ -14,7 +14,7 @@ from optax_lrmult._notation import regex_of_kinds
 from optax_lrmult._recipes._arguments import as_flag
 from optax_lrmult._recipes._named import Shape, rules_by_name, shapes_by_name
 from optax_lrmult._rules import Pattern, Rules
-from optax_lrmult._values import as_multiplier
+from optax_lrmult._values import as_multiplier, shown
 
 # A name has the first kind whose expression matches it in full.
 _KINDS = {
@@ -168,6 +168,12 @@ def kind_of(name: str, shape: Shape | None = None) -> str | None:
 
 
 def _kinds_of(params: PyTree, param_labels: ParamLabels) -> dict[str, str | None]:
+    if isinstance(params, str | int | float):
+        raise TypeError(
+            "by_kind and no_decay take the parameters first, not "
+            f"{shown(params)} ({type(params).__name__}). Multipliers have names, as in "
+            "by_kind(bias=2), and a table is what a call returns: no_decay()."
+        )
     shapes = shapes_by_name(params, param_labels)
     return {name: kind_of(name, shape) for name, shape in shapes.items()}
 
