@@ -8,41 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optax_lrmult._names import PyTree, names_of, shape_and_dtype
+from optax_lrmult._packed_tree import Packed, check_describes, is_packed
 from optax_lrmult._values import shown
 
 # Of a buffer: a concatenation of more takes long to compile, and saves little.
 _MOST_LEAVES = 32
 
 Keep = Callable[[PyTree], PyTree] | PyTree
-
-
-class Packed(NamedTuple):
-    """A tree as `packed` shows it to its inner transformation.
-
-    Attributes:
-      buffers: vectors, each of leaves of one shape and dtype, in the order of their
-        names, one after the other; by a number and this shape.
-      leaves: the other leaves as they are, by name, and `None` for each leaf of the
-        buffers. So a state says itself what is packed in it, also under `jit`.
-    """
-
-    buffers: dict[str, jax.Array]
-    leaves: dict[str, Any]
-
-
-def is_packed(node: Any) -> bool:
-    """Whether it is a `Packed`; also for `is_leaf`."""
-    return isinstance(node, Packed)
-
-
-def packs_in(tree: PyTree) -> list[Packed]:
-    """All of them, such as the moments of a state."""
-    return [
-        node for node in jax.tree.leaves(tree, is_leaf=is_packed) if is_packed(node)
-    ]
 
 
 class _Array(NamedTuple):
@@ -82,14 +56,18 @@ class Layout:
             key: jnp.concatenate([jnp.ravel(leaves[index]) for index in group])
             for key, group in self.groups.items()
         }
+        names = {
+            key: dict.fromkeys(self.names[index] for index in group)
+            for key, group in self.groups.items()
+        }
         left = {self.names[index]: leaves[index] for index in self.left}
-        return Packed(buffers, dict.fromkeys(self.names) | left)
+        return Packed(buffers, names, left)
 
     def unpack(self, tree: PyTree, like: PyTree) -> PyTree:
         """The way back, into the structure of `like`."""
         if not is_packed(tree):
             return tree
-        leaves = [tree.leaves[name] for name in self.names]
+        leaves = [tree.leaves.get(name) for name in self.names]
         starts = self._starts()
         for key, group in self.groups.items():
             size = self.size(group)
@@ -131,7 +109,12 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
         and _is_packable(arrays[index], max_size)
         and not _is_sharded(leaf)
     ]
-    return _layout(arrays, small, least=2)
+    # In the order of names, so that a dictionary and a class make the same one.
+    small.sort(key=lambda index: arrays[index].name)
+    several = [group for group in _groups(arrays, small) if len(group) > 1]
+    return _layout(
+        arrays, {f"{n} {arrays[g[0]].shape}": g for n, g in enumerate(several)}
+    )
 
 
 def layout_inside(pack: Packed, tree: PyTree) -> Layout:
@@ -141,59 +124,18 @@ def layout_inside(pack: Packed, tree: PyTree) -> Layout:
       ValueError: the state is that of other parameters, by names or by shapes.
     """
     arrays = _arrays(tree)
-    _check_names(pack, [array.name for array in arrays])
-    inside = [i for i, array in enumerate(arrays) if pack.leaves[array.name] is None]
-    layout = _layout(arrays, inside)
-    _check_shapes(pack, layout)
-    return layout
+    check_describes(pack, {array.name: array.shape for array in arrays})
+    index_of = {array.name: index for index, array in enumerate(arrays)}
+    groups = {
+        key: tuple(index_of[name] for name in sorted(names))
+        for key, names in pack.names.items()
+    }
+    return _layout(arrays, groups)
 
 
-def hidden(tree: PyTree, pack: Packed) -> PyTree:
-    """The tree without what a mask around `packed` had left out."""
-    leaves, treedef = jax.tree.flatten(tree)
-    rows = zip(leaves, names_of(tree), strict=True)
-    seen = [x if name in pack.leaves else optax.MaskedNode() for x, name in rows]
-    return jax.tree.unflatten(treedef, seen)
-
-
-def _layout(arrays: Sequence[_Array], inside: Iterable[int], least: int = 1) -> Layout:
-    """In the order of names, so that a dictionary and a class make the same one."""
-    ordered = sorted(inside, key=lambda index: arrays[index].name)
-    groups = [group for group in _groups(arrays, ordered) if len(group) >= least]
-    keys = [f"{number} {arrays[g[0]].shape}" for number, g in enumerate(groups)]
-    return Layout(
-        tuple(array.name for array in arrays),
-        tuple(array.shape for array in arrays),
-        dict(zip(keys, groups, strict=True)),
-    )
-
-
-def _check_names(pack: Packed, names: Sequence[str]) -> None:
-    has, lacks = pack.leaves.keys() - set(names), set(names) - pack.leaves.keys()
-    found = [f"has {shown(name)}, which is not among these" for name in sorted(has)[:1]]
-    found += [f"has no {shown(name)}" for name in sorted(lacks)[:1]]
-    if found:
-        raise ValueError(
-            f"packed: the state is that of other parameters: it {' and '.join(found)}. "
-            "A mask hides parameters, as mask_frozen=True does those of multiplier 0: "
-            "restore a state with the rules that it was saved with."
-        )
-
-
-def _check_shapes(pack: Packed, layout: Layout) -> None:
-    found = {key: jnp.shape(x) for key, x in pack.buffers.items()}
-    left = {layout.names[index]: layout.shapes[index] for index in layout.left}
-    found |= {name: jnp.shape(pack.leaves[name]) for name in left}
-    wanted = layout.buffer_shapes | left
-    wrong = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    for key in wrong[:1]:
-        raise ValueError(
-            f"packed: the state is that of parameters of other shapes: {shown(key)} is "
-            f"{found.get(key, 'nothing')} in it, and {wanted.get(key, 'nothing')} in "
-            "one of these parameters. If gradients are of other dtypes than "
-            "parameters, pass params to update; of a state made under vmap, map the "
-            "call too."
-        )
+def _layout(arrays: Sequence[_Array], groups: dict[str, tuple[int, ...]]) -> Layout:
+    names, shapes, _ = zip(*arrays, strict=True) if arrays else ((), (), ())
+    return Layout(names, shapes, groups)
 
 
 def _arrays(tree: PyTree) -> list[_Array]:

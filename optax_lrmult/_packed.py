@@ -10,15 +10,9 @@ from optax_lrmult._hyperparameters import (
     check_not_negative,
     is_transformation,
 )
-from optax_lrmult._layout import (
-    Keep,
-    Layout,
-    is_packed,
-    layout_inside,
-    layout_of,
-    packs_in,
-)
+from optax_lrmult._layout import Keep, Layout, layout_inside, layout_of
 from optax_lrmult._names import PyTree, check_alike
+from optax_lrmult._packed_tree import is_packed, packs_in
 from optax_lrmult._values import shown
 
 

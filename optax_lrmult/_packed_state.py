@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from optax_lrmult._layout import Packed, hidden, is_packed, layout_inside, packs_in
+from optax_lrmult._layout import layout_inside
 from optax_lrmult._names import PyTree, names_of, unboxed
+from optax_lrmult._packed_tree import Packed, is_packed, packs_in
 from optax_lrmult._values import shown
 
 
@@ -49,7 +50,7 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     def unpack(node: Any) -> Any:
         if not is_packed(node):
             return node
-        seen = hidden(params, node)
+        seen = _seen(params, node)
         return layout_inside(node, seen).unpack(node, like=seen)
 
     return jax.tree.map(unpack, _plain(state), is_leaf=is_packed)
@@ -100,7 +101,7 @@ def packed_state(
 
 
 def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
-    layout = layout_inside(wanted, hidden(params, wanted))
+    layout = layout_inside(wanted, _seen(params, wanted))
     leaves = dict(zip(names_of(found), jax.tree.leaves(found), strict=True))
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         if name not in leaves or jnp.shape(leaves[name]) != shape:
@@ -110,6 +111,14 @@ def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
                 f"which is of the shape {shape}."
             )
     return layout.pack([leaves[name] for name in layout.names])
+
+
+def _seen(params: PyTree, pack: Packed) -> PyTree:
+    """The parameters without what a mask around `packed` had hidden from it."""
+    leaves, treedef = jax.tree.flatten(params)
+    rows, inside = zip(leaves, names_of(params), strict=True), pack.all_names
+    seen = [x if name in inside else optax.MaskedNode() for x, name in rows]
+    return jax.tree.unflatten(treedef, seen)
 
 
 def _plain(state: optax.OptState) -> optax.OptState:

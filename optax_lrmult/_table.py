@@ -10,7 +10,6 @@ import jax
 
 from optax_lrmult._hyperparameters import check_flag
 from optax_lrmult._injection import with_injected
-from optax_lrmult._layout import is_packed
 from optax_lrmult._masks import mask_of
 from optax_lrmult._multipliers import (
     Assignment,
@@ -20,6 +19,7 @@ from optax_lrmult._multipliers import (
     check_rules,
 )
 from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._packed_tree import is_packed
 from optax_lrmult._preview import Preview, preview
 from optax_lrmult._rules import Rules
 from optax_lrmult._scaling import scale_by_assignment

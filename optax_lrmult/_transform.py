@@ -15,9 +15,9 @@ from optax_lrmult._injection import (
     initial_multipliers,
     injected_texts,
 )
-from optax_lrmult._layout import is_packed
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
+from optax_lrmult._packed_tree import is_packed
 from optax_lrmult._rules import Rules, RulesLike
 from optax_lrmult._table import Table
 from optax_lrmult._values import shown

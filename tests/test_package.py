@@ -31,7 +31,7 @@ adam adamw scale_by_keras_adam adam_lr_mult AdamLRMultConfig state_from_keras_we
 # Imports go down only, from a later floor to an earlier one.
 FLOORS = [
     ["_values", "_expressions", "_notation"],
-    ["_names", "_backtracking", "_hyperparameters"],
+    ["_names", "_backtracking", "_hyperparameters", "_packed_tree"],
     ["_rules", "_layout"],
     ["_patterns", "_diagnosis", "_matching", "_recipes", "_folding"],
     ["_config", "_multipliers"],
