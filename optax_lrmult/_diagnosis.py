@@ -41,6 +41,8 @@ def _matched(rule: Rule, assignments: Sequence[Any]) -> list[Any]:
 def explain_dead(dead: Sequence[Rule], assignments: Sequence[Any]) -> list[str]:
     """A sentence for each rule that matches nothing; the last one counts the rest."""
     names = [row.name for row in assignments]
+    if dead and not names:
+        return ["There are no parameters for the rules to match."]
     texts = [_explain_dead(rule, names) for rule in dead[:_MOST_EXPLAINED]]
     rest = [str(rule) for rule in dead[_MOST_EXPLAINED:]]
     if rest:

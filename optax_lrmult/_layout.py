@@ -11,7 +11,7 @@ import numpy as np
 
 from optax_lrmult._names import PyTree, names_of, shape_and_dtype
 from optax_lrmult._packed_tree import Packed, check_describes, is_packed
-from optax_lrmult._values import shown
+from optax_lrmult._values import check_takes_one, shown
 
 # Of a buffer: a concatenation of more takes long to compile, and saves little.
 _MOST_LEAVES = 32
@@ -177,7 +177,10 @@ def _kept(tree: PyTree, keep: Keep) -> list[bool]:
     number = len(jax.tree.leaves(tree))
     if keep is None or not number:
         return [False] * number
-    kept = jax.tree.leaves(keep(tree) if callable(keep) else keep)
+    if callable(keep):
+        check_takes_one(keep, "The function keep", "the parameters")
+        keep = keep(tree)
+    kept = jax.tree.leaves(keep)
     wrong = [leaf for leaf in kept if not isinstance(leaf, bool | np.bool_)]
     if wrong or len(kept) != number:
         what = f"{shown(wrong[0])} as a leaf" if wrong else f"{len(kept)} leaves"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from optax_lrmult._backtracking import check_backtracking
+from optax_lrmult._hyperparameters import is_transformation
 from optax_lrmult._notation import notation_of
 from optax_lrmult._values import (
     Multiplier,
@@ -191,7 +192,8 @@ def _read(rules: RulesLike) -> Iterable[Rule]:
         return [Rule(pattern, multiplier) for pattern, multiplier in rules.items()]
     if is_schedule(rules):
         return [Rule(rules)]
-    if isinstance(rules, str | bytes | set | frozenset) or not _is_iterable(rules):
+    is_text_or_unordered = isinstance(rules, str | bytes | set | frozenset)
+    if is_text_or_unordered or is_transformation(rules) or not _is_iterable(rules):
         raise TypeError(
             "multipliers must be a mapping {pattern: multiplier}, a sequence of "
             "(pattern, multiplier) pairs, Rules, or a function from a name to a "

@@ -434,3 +434,8 @@ def luminance(colour: str) -> float:
         p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
     ]
     return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_no_parameters_are_said_to_be_none() -> None:
+    text = str(olm.preview({}, {"stem": 0.1, "head": 1}))
+    assert text.endswith("note: There are no parameters for the rules to match.")

@@ -7,6 +7,7 @@ from optax_lrmult._folding import folded, unfolded
 from optax_lrmult._names import natural_order
 from optax_lrmult._rates import NO_RULE
 from optax_lrmult._text import cut
+from optax_lrmult._values import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,11 @@ def axes_or_new(ax: "Axes | None", height: float) -> "Axes":
         ) from error
     if ax is None:
         _, ax = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
+    if not hasattr(ax, "spines"):
+        raise TypeError(
+            f"ax must be the axes of a figure, not {shown(ax)} ({type(ax).__name__}): "
+            "figure, ax = matplotlib.pyplot.subplots()."
+        )
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -34,6 +34,7 @@ def adam_steps(is_quick: bool) -> list[Row]:
     return [
         *compared("ViT-S", trees.vit(*trees.VIT_S), everything(), 25, 5, 14),
         *compared("ViT-B", trees.vit(*trees.VIT_B), few(14), 15, 1, 14),
+        *compared("small ViT", trees.vit(*trees.VIT_SMALL), few(14), 60, 5, 14),
         *compared("scanned ViT-S", trees.scanned_vit(*trees.VIT_S), layers, 25, 5),
         *compared("1000 leaves", trees.leaves(1000, 1000), few(14), 40, 1, 14),
         *compared("5000 leaves", trees.leaves(5000, 1000), few(14), 20, 1, 14),
