@@ -58,13 +58,7 @@ def constrain_by_name(
       >>> print(optax.apply_updates(params, updates)["kernel"])
       [0. 1.]
     """
-    table = Table(Rules(constraints), param_labels, on_unmatched, verbose=False)
-    for rule in table.rules:
-        if not is_schedule(rule.multiplier):
-            raise TypeError(
-                f"The constraint of rule {rule} must be a function of an array, such "
-                f"as max_norm(), not {shown(rule.multiplier)}."
-            )
+    table = Table(_rules(constraints), param_labels, on_unmatched, verbose=False)
 
     def init_fn(params: PyTree) -> optax.OptState:
         table.inspect(params)
@@ -86,6 +80,29 @@ def constrain_by_name(
         return jax.tree.unflatten(treedef, [_constrained(*c) for c in columns]), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _rules(constraints: RulesLike) -> Rules:
+    try:
+        rules = Rules(constraints)
+    except TypeError as error:
+        error.add_note(
+            "Raised by constrain_by_name, which takes a function of an array for each "
+            'pattern: {"kernel": non_negative()}, with its parentheses.'
+        )
+        raise
+    for rule in rules:
+        if rule.multiplier is None:
+            raise TypeError(
+                "constrain_by_name takes a table from pattern to constraint, as in "
+                f'{{"kernel": max_norm()}}, not the function {rule} alone.'
+            )
+        if not is_schedule(rule.multiplier) or rule.multiplier in _FACTORIES:
+            raise TypeError(
+                f"The constraint of rule {rule} must be a function of an array, such "
+                f"as max_norm(), not {shown(rule.multiplier)}."
+            )
+    return rules
 
 
 def _constrained(update: Any, param: Any, row: Assignment) -> Any:
@@ -184,6 +201,9 @@ def unit_norm(axis: Axis = 0) -> Constraint:
     """
     _check_axis(axis)
     return functools.partial(_with_unit_norm, axis=axis)
+
+
+_FACTORIES = max_norm, unit_norm
 
 
 # At the module's level, so that a table of constraints can be pickled.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from optax_lrmult._hyperparameters import is_transformation
 from optax_lrmult._multipliers import Assignment
 from optax_lrmult._names import is_box_type
 from optax_lrmult._notation import notation_of
@@ -127,6 +128,11 @@ def set_multipliers(
         raise TypeError(
             "set_multipliers takes a mapping from a rule's text to its new value, not "
             f"{shown(multipliers)} ({type(multipliers).__name__})."
+        )
+    if is_transformation(opt_state):
+        raise TypeError(
+            "set_multipliers changes a state, and this is a transformation: pass the "
+            "opt_state that init or update has returned."
         )
     texts = {_text(pattern): value for pattern, value in multipliers.items()}
     settable: set[str] = set()

@@ -53,7 +53,7 @@ class Layout:
         if not leaves:
             return tree
         buffers = {
-            key: jnp.concatenate([jnp.ravel(leaves[index]) for index in group])
+            key: self._buffer([leaves[index] for index in group])
             for key, group in self.groups.items()
         }
         names = {
@@ -62,6 +62,16 @@ class Layout:
         }
         left = {self.names[index]: leaves[index] for index in self.left}
         return Packed(buffers, names, left)
+
+    def _buffer(self, parts: Sequence[Any]) -> jax.Array:
+        dtypes = {str(jnp.result_type(part)) for part in parts}
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"packed: gradients of one buffer are of the dtypes {sorted(dtypes)}, "
+                "and would become all of one. Cast them like the parameters: "
+                "jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, params)."
+            )
+        return jnp.concatenate(list(map(jnp.ravel, parts)))
 
     def unpack(self, tree: PyTree, like: PyTree) -> PyTree:
         """The way back, into the structure of `like`."""

@@ -14,6 +14,7 @@ from optax_lrmult._diagnosis import (
 )
 from optax_lrmult._matching import first_matches
 from optax_lrmult._names import ParamLabels, PyTree, names_of, shape_and_dtype
+from optax_lrmult._packed_tree import is_packed
 from optax_lrmult._rules import Rule, Rules, RulesLike
 from optax_lrmult._values import Multiplier, PerLayer, shown
 
@@ -70,6 +71,11 @@ def assign(
       head (3,) None 1.0
       stem/kernel (2, 3) 'stem' 0.1
     """
+    if is_packed(params):
+        raise ValueError(
+            "A table of rules stands inside of packed, where parameters have no names. "
+            "Put it around: with_name_multipliers(packed(tx), multipliers)."
+        )
     names = names_of(params, param_labels)
     matches = first_matches(Rules(multipliers), names)
     rows = zip(names, jax.tree.leaves(params), matches, strict=True)

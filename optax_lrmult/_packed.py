@@ -13,7 +13,7 @@ from optax_lrmult._hyperparameters import (
 from optax_lrmult._layout import Keep, Layout, layout_inside, layout_of
 from optax_lrmult._names import PyTree, check_alike
 from optax_lrmult._packed_tree import is_packed, packs_in
-from optax_lrmult._values import shown
+from optax_lrmult._values import shortened, shown
 
 
 def packed(
@@ -33,9 +33,9 @@ def packed(
     `inner` must treat each element by itself, and all of them alike, as `optax.adam`,
     `adamw`, `lion`, `rmsprop`, `nadam` and `amsgrad` do; a global norm is that of the
     tree too. What knows a leaf's shape gives other updates without an error: `lamb`,
-    `lars`, `clip_by_block_rms`. Masks (`muon` has one), and what keeps a state by leaf
-    (`adafactor`, `sm3`, `zero_nans`), are refused. Put these around; for the mask of
-    `adamw` that is `optax.chain(packed(optax.scale_by_adam()),
+    `clip_by_block_rms`. Masks (`lars` and `muon` have one), and what keeps a state by
+    leaf (`adafactor`, `sm3`, `zero_nans`), are refused. Put these around; for the mask
+    of `adamw` that is `optax.chain(packed(optax.scale_by_adam()),
     add_decayed_weights_by_name(0.01, no_decay()), optax.scale_by_learning_rate(1e-3))`.
     Without a state, as in `sgd` without momentum, nothing is packed.
 
@@ -64,7 +64,7 @@ def packed(
       ValueError: `max_size` is negative; from `init`, `keep` is no tree like the
         parameters, or `inner` is not elementwise; from `update`, the state is
         that of parameters of other names or shapes, or gradients are not like
-        parameters.
+        parameters, or of several dtypes in one buffer.
 
     Example:
       >>> import jax
@@ -93,13 +93,14 @@ def packed(
         layout = layout_of(params, max_size, keep)
         try:
             state = transformation.init(layout.pack(params))
-        except (TypeError, ValueError) as error:
-            error.add_note(
-                "Raised inside packed, where parameters are buffers without names: put "
-                "what reads names around it, as in with_name_multipliers(packed(tx), "
-                "table)."
-            )
-            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            if "Packed" not in str(error):
+                raise
+            raise ValueError(
+                "packed: inside of it the parameters are a few buffers, and the "
+                "optimizer looks for a tree or for names. Put what does around it: "
+                f"masks, labels, lookahead. {_first_line(error)}"
+            ) from None
         _check_elementwise(state, layout)
         return state
 
@@ -136,6 +137,10 @@ def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
             _check_shape(pack.buffers[key], wanted)
 
 
+def _first_line(error: Exception) -> str:
+    return shortened(str(error).splitlines()[0])
+
+
 def _is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedState)
 
@@ -146,6 +151,7 @@ def _check_shape(buffer: Any, wanted: tuple[int]) -> None:
         found = "nothing" if shape is None else f"an array of shape {shape}"
         raise ValueError(
             f"packed: for a buffer of {wanted[0]} elements the optimizer's state has "
-            f"{found}, so it does not treat each element by itself. Put what does not "
-            "around: optax.chain(optax.zero_nans(), packed(tx))."
+            f"{found}, so it does not treat each element by itself. Use it without "
+            "packed, or if it is a link of a chain, put it around: "
+            "optax.chain(optax.zero_nans(), packed(tx))."
         )

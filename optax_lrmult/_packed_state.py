@@ -1,14 +1,16 @@
 """The state of a packed optimizer as that of the plain one, and the way back."""
 
 import re
+from collections.abc import Container, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import keystr, tree_leaves_with_path
+from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
-from optax_lrmult._layout import layout_inside
+from optax_lrmult._hyperparameters import check_has_state
+from optax_lrmult._layout import Layout, layout_inside
 from optax_lrmult._names import PyTree, names_of, unboxed
 from optax_lrmult._packed_tree import Packed, is_packed, packs_in
 from optax_lrmult._values import shown
@@ -47,13 +49,16 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     """
     _refuse_state(params)
 
+    state = _plain(state)
+    masked = _masked(state)
+
     def unpack(node: Any) -> Any:
         if not is_packed(node):
             return node
-        seen = _seen(params, node)
+        seen = _seen(params, node, masked)
         return layout_inside(node, seen).unpack(node, like=seen)
 
-    return jax.tree.map(unpack, _plain(state), is_leaf=is_packed)
+    return jax.tree.map(unpack, state, is_leaf=is_packed)
 
 
 def packed_state(
@@ -67,8 +72,9 @@ def packed_state(
     Args:
       state: the state of the same optimizer without `packed` in it.
       params: the parameters, as for `unpacked_state`.
-      like: the packed optimizer's `init(params)`, which says what is packed, or the
-        `opt_state` of an `nnx.Optimizer`.
+      like: the packed optimizer's `init(params)`, which says what is packed. For an
+        `nnx.Optimizer` its `opt_state`, since the result needs its boxes too:
+        `optimizer.opt_state = packed_state(saved, params, like=optimizer.opt_state)`.
 
     Returns:
       The numbers of `state` in the structure of `like`.
@@ -86,35 +92,61 @@ def packed_state(
       >>> updates, state = tx.update(params, state, params)
     """
     _refuse_state(params)
-    wanted, treedef = jax.tree.flatten(_plain(like), is_leaf=is_packed)
+    plain = _plain(like)
+    paths, treedef = tree_flatten_with_path(plain, is_leaf=is_packed)
     try:
         found = treedef.flatten_up_to(_plain(state))
     except ValueError:
         raise ValueError(
             "packed_state: `state` and `like` are of different optimizers. Pass the "
             "state of the optimizer without packed, the parameters, and of the same "
-            "optimizer with packed like=tx.init(params), in this order."
+            "optimizer with packed like=tx.init(params), in this order. A checkpoint "
+            "is restored into the first one's init(params)."
         ) from None
-    rows = zip(wanted, found, strict=True)
-    new = [_packed_like(w, f, params) if is_packed(w) else f for w, f in rows]
+    masked, new = _masked(plain), []
+    for (path, wanted), leaf in zip(paths, found, strict=True):
+        if is_packed(wanted):
+            layout = layout_inside(wanted, _seen(params, wanted, masked))
+            new.append(_packed_like(layout, leaf))
+        else:
+            name = keystr(path)
+            _check_same({name: jnp.shape(leaf)}, {name: jnp.shape(wanted)})
+            new.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(new))
 
 
-def _packed_like(wanted: Packed, found: PyTree, params: PyTree) -> PyTree:
-    layout = layout_inside(wanted, _seen(params, wanted))
+def _packed_like(layout: Layout, found: PyTree) -> PyTree:
     leaves = dict(zip(names_of(found), jax.tree.leaves(found), strict=True))
-    for name, shape in zip(layout.names, layout.shapes, strict=True):
-        if name not in leaves or jnp.shape(leaves[name]) != shape:
-            has = f"{jnp.shape(leaves[name])}" if name in leaves else "nothing"
-            raise ValueError(
-                f"packed_state: the state has {has} of the parameter {shown(name)}, "
-                f"which is of the shape {shape}."
-            )
+    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    _check_same(shapes, dict(zip(layout.names, layout.shapes, strict=True)))
     return layout.pack([leaves[name] for name in layout.names])
 
 
-def _seen(params: PyTree, pack: Packed) -> PyTree:
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name in (*wanted, *found):
+        has, needs = found.get(name, "nothing"), wanted.get(name, "nothing")
+        if has != needs:
+            raise ValueError(
+                f"packed_state: of {shown(name)} the state has {has}, and `like` "
+                f"{needs}. Both must be of the same parameters, with mask_frozen=True "
+                "of the same frozen ones; of a state made under vmap, map the call too."
+            )
+
+
+def _masked(state: optax.OptState) -> set[int]:
+    """The packed parts that a mask stands around: they know some parameters only."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_mask)
+    return {id(pack) for node in nodes if _is_mask(node) for pack in packs_in(node)}
+
+
+def _is_mask(node: Any) -> bool:
+    return isinstance(node, optax.MaskedState)
+
+
+def _seen(params: PyTree, pack: Packed, masked: Container[int]) -> PyTree:
     """The parameters without what a mask around `packed` had hidden from it."""
+    if id(pack) not in masked:
+        return params
     leaves, treedef = jax.tree.flatten(params)
     rows, inside = zip(leaves, names_of(params), strict=True), pack.all_names
     seen = [x if name in inside else optax.MaskedNode() for x, name in rows]
@@ -123,6 +155,7 @@ def _seen(params: PyTree, pack: Packed) -> PyTree:
 
 def _plain(state: optax.OptState) -> optax.OptState:
     """The state without boxes, if it still has the classes that `init` gave it."""
+    check_has_state(state)
     if hasattr(state, "opt_state"):
         raise TypeError(
             "packed: this takes the state of an optimizer, such as tx.init(params), "

@@ -19,7 +19,6 @@ from optax_lrmult._multipliers import (
     check_rules,
 )
 from optax_lrmult._names import ParamLabels, PyTree
-from optax_lrmult._packed_tree import is_packed
 from optax_lrmult._preview import Preview, preview
 from optax_lrmult._rules import Rules
 from optax_lrmult._scaling import scale_by_assignment
@@ -59,11 +58,6 @@ class Table:
 
     def inspect(self, params: PyTree) -> None:
         """Checks the rules against the parameters, and shows the assignment."""
-        if is_packed(params):
-            raise ValueError(
-                "A table of rules stands inside of packed, where parameters have no "
-                "names. Put it around: with_name_multipliers(packed(tx), multipliers)."
-            )
         labels = self.param_labels
         check_rules(
             params, self.rules, param_labels=labels, on_unmatched=self.on_unmatched

@@ -3,10 +3,8 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import keystr, tree_leaves_with_path
 
 from optax_lrmult._hyperparameters import check_flag, check_has_state, is_transformation
 from optax_lrmult._injection import (
@@ -17,10 +15,10 @@ from optax_lrmult._injection import (
 )
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
-from optax_lrmult._packed_tree import is_packed
 from optax_lrmult._rules import Rules, RulesLike
 from optax_lrmult._table import Table
 from optax_lrmult._values import shown
+from optax_lrmult._wrapped_state import check_fits, step_of
 
 
 def scale_by_name_multiplier(
@@ -53,7 +51,8 @@ def scale_by_name_multiplier(
       on_unmatched: what `init` does about a rule that matches no parameter: `"error"`,
         `"warn"` or `"ignore"`.
       inject: keep the multipliers in the state, where `set_multipliers` changes them
-        between steps without a new compilation.
+        between steps without a new compilation. Those of a restored state go on, also
+        if the table has others by now.
       verbose: log the assignment from `init`, to the logger `optax_lrmult` at level
         INFO, or to stderr if that is switched off.
 
@@ -174,6 +173,7 @@ def with_name_multipliers(
         or a schedule finds no step count in `tx`'s state.
 
     Example:
+      >>> import jax
       >>> params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
       >>> tx = with_name_multipliers(optax.lion(1e-3), {"stem": 0})
       >>> updates, state = tx.update(params, tx.init(params), params)
@@ -198,51 +198,19 @@ def with_name_multipliers(
         table.inspect(params)
         state = inner.init(params)
         if needs_step:
-            _step_of(state)
+            step_of(state)
         return state
 
     def update_fn(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, optax.OptState]:
         check_has_state(state)
-        step = _step_of(state) if needs_step else None
+        step = step_of(state) if needs_step else None
         try:
             updates, state = inner.update(updates, state, params, **extra_args)
         except (AttributeError, TypeError, ValueError):
-            _check_state(inner, state, updates if params is None else params)
+            check_fits(inner, state, updates if params is None else params)
             raise
         return table.scale(updates, step), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _check_state(
-    tx: optax.GradientTransformation, state: optax.OptState, params: PyTree
-) -> None:
-    """Raises if the state is to blame, as it is after a change of `mask_frozen`."""
-    wanted, found = (
-        {keystr(path) for path, _ in tree_leaves_with_path(tree, is_leaf=is_packed)}
-        for tree in (jax.eval_shape(tx.init, params), state)
-    )
-    lacks = [f"lacks {shown(path)}" for path in sorted(wanted - found)[:1]]
-    has = [f"has {shown(path)}" for path in sorted(found - wanted)[:1]]
-    if lacks or has:
-        raise ValueError(
-            "The state is that of another optimizer, or of other parameters: it "
-            f"{' and '.join(lacks + has)}. With mask_frozen=True a state has no "
-            "moments of frozen parameters: restore it with the rules that it was saved "
-            "with, and freeze by a schedule what is to thaw later. unpacked_state and "
-            "packed_state lead out of a state of packed and into it."
-        ) from None
-
-
-def _step_of(state: optax.OptState) -> jax.Array:
-    """The optimizer's own count of its steps."""
-    for _, count in optax.tree.get_all_with_path(state, "count"):
-        if jnp.shape(count) == () and jnp.issubdtype(count.dtype, jnp.integer):
-            return count
-    raise ValueError(
-        "A schedule needs the number of steps taken, and the optimizer's state has no "
-        "count of them. Use optax.chain(tx, scale_by_name_multiplier(multipliers)), "
-        "which keeps its own."
-    )

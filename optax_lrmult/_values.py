@@ -137,6 +137,8 @@ def _hint(value: Any, kinds: str) -> str:
         return " Write 1.0 or 0.0."
     if not isinstance(value, Mapping):
         return ""
+    if any(hasattr(leaf, "shape") for leaf in value.values()):
+        return " These are parameters, which come first: preview(params, multipliers)."
     if kinds == _KINDS:
         return " Tables do not nest: write one pattern, 'a/b'."
     return " A table is given by its name: multipliers={'stem': 0.1}."

@@ -23,7 +23,9 @@ TESTS = {
     "_multipliers": "api multipliers names preview stacked",
     "_matching": "matching rules multipliers",
     "_table": "table transform retracing",
+    "_packed_tree": "packed",
     "_transform": "api transform wrappers mask_frozen injection retracing misplaced",
+    "_wrapped_state": "mask_frozen wrappers transform",
     "_adam": "api keras optimizers",
 }
 CONFIG = """

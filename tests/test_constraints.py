@@ -93,7 +93,7 @@ def test_refuses_what_is_no_function(value: Any) -> None:
         TypeError, match=r"constraint of rule 'kernel' must be a function"
     ):
         olm.constrain_by_name({"kernel": value})
-    with pytest.raises(TypeError, match="must be a function of an array"):
+    with pytest.raises(TypeError, match=r"not the function .* alone"):
         olm.constrain_by_name(lambda name: olm.unit_norm())
 
 
@@ -112,3 +112,10 @@ def test_needs_params() -> None:
 def test_refuses_a_norm_that_is_not_positive(value: float) -> None:
     with pytest.raises(ValueError, match="max_value must be"):
         olm.max_norm(value)
+
+
+def test_a_constraint_that_was_not_called_is_told() -> None:
+    with pytest.raises(TypeError) as caught:
+        olm.constrain_by_name({"kernel": olm.non_negative})
+    (note,) = caught.value.__notes__
+    assert note.endswith('{"kernel": non_negative()}, with its parentheses.')

@@ -202,7 +202,11 @@ def without_moments(state: Any) -> Any:
             lambda state: optax.adam(1e-3).init({"stem": 0.0, "head": 0.0}),
             rf"lacks '{MASKED}' and has '{PLAIN}'\. With",
         ),
-        ({}, lambda state: state.inner_state, r"it lacks .\[0\]\.mu\['stem'\]"),
+        (
+            {},
+            lambda state: state.inner_state,
+            r"has .\[0\]\.mu\['stem'\]. hidden by a mask, not of shape \(2,\)\. With",
+        ),
     ],
 )
 def test_a_state_of_other_frozen_parameters_is_told(
@@ -215,6 +219,79 @@ def test_a_state_of_other_frozen_parameters_is_told(
         with pytest.raises(ValueError, match=text) as caught:
             update(params, change(saved), params)
         assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("table", "params", "text"),
+    [
+        (
+            {"item": 0},
+            {"item": jnp.ones(2), "head": jnp.ones(2)},
+            r"lacks .*'item'.*'stem",
+        ),
+        (
+            {"stem": 0},
+            {"stem": jnp.ones(2), "head": jnp.ones(3)},
+            r"has .*\.mu\['head'\]. of shape \(2,\), not of shape \(3,\)\. With mask",
+        ),
+    ],
+    ids=["a frozen one renamed", "another reshaped"],
+)
+def test_a_state_of_changed_parameters_is_told(
+    table: Any, params: Any, text: str
+) -> None:
+    saved = olm.adam(1e-3, multipliers={"stem": 0}, mask_frozen=True).init(
+        {"stem": jnp.ones(2), "head": jnp.ones(2)}
+    )
+    tx = olm.adam(1e-3, multipliers=table, mask_frozen=True)
+    with pytest.raises(ValueError, match=text):
+        tx.update(params, saved, params)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_moments_go_on_where_others_are_frozen(pack: bool) -> None:
+    """The README's way from one set of frozen parameters to another."""
+    params = {name: jnp.full((2, 2), float(n)) for n, name in enumerate("abcd", 1)}
+
+    def make(frozen: str) -> optax.GradientTransformationExtraArgs:
+        adam = olm.packed(optax.adam(1e-2)) if pack else optax.adam(1e-2)
+        return olm.with_name_multipliers(adam, {frozen: 0}, mask_frozen=True)
+
+    def is_hidden(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    old, new = make("a"), make("b")
+    _, state = old.update(params, old.init(params), params)
+    fresh = new.init(params)
+    if pack:
+        state = olm.unpacked_state(state, params)
+        fresh = olm.unpacked_state(fresh, params)
+    state = jax.tree.map(
+        lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
+        fresh,
+        state,
+        is_leaf=is_hidden,
+    )
+    if pack:
+        state = olm.packed_state(state, params, like=new.init(params))
+    updates, state = new.update(params, state, params)
+    if pack:
+        state = olm.unpacked_state(state, params)
+    moments, twice = state.inner_state[0], (0.9 * 0.1 + 0.1) * params["c"]
+    np.testing.assert_allclose(moments.mu["c"], twice, rtol=1e-6)
+    np.testing.assert_allclose(moments.mu["a"], 0.1 * params["a"], rtol=1e-6)
+    assert is_hidden(moments.mu["b"])
+    assert moments.count == 2
+    assert not updates["b"].any()
+    assert updates["a"].all()
+
+
+def test_a_packed_state_without_packed_is_told() -> None:
+    params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+    state = olm.packed(optax.adam(1e-3)).init(params)
+    text = r"lacks .*\.mu\['head'\]. and has .*\.mu'\. unpacked_state and packed_state"
+    with pytest.raises(ValueError, match=text):
+        olm.adam(1e-3, multipliers={"stem": 0.1}).update(params, state, params)
 
 
 def test_an_error_of_the_optimizers_own_stays_as_it_is() -> None:

@@ -37,7 +37,7 @@ FLOORS = [
     ["_config", "_multipliers"],
     ["_scaling", "_rows", "_masks", "_comparison", "_converters"],
     ["_injection", "_rates", "_text", "_html", "_packed", "_packed_state"],
-    ["_preview", "_plots"],
+    ["_preview", "_plots", "_wrapped_state"],
     ["_table"],
     ["_transform", "_adam", "_effective", "_constraints"],
     ["_decay", "_optimizers", "_keras"],

@@ -393,6 +393,16 @@ class TestCheckpoints:
             with pytest.raises(ValueError, match="map the call too"):
                 call()
 
+    def test_so_is_one_that_is_all_in_buffers(self) -> None:
+        tx = olm.packed(optax.adam(1e-2))
+        params = {name: jnp.ones((3, 4)) for name in "ab"}
+        states = jax.vmap(tx.init)(params)
+        one = jax.tree.map(lambda x: x[0], params)
+        with pytest.raises(
+            ValueError, match=r"of shape \(3, 8\), not \(8,\).* map the"
+        ):
+            tx.update(one, states, one)
+
     def test_states_can_be_mapped_with_the_parameters(self) -> None:
         tx = olm.packed(optax.adam(1e-2))
         state = tx.init(tree())
@@ -532,19 +542,26 @@ class TestMistakes:
         like, other = olm.packed(optax.adam(1e-2)).init(tree()), tree()
         other["blocks"]["04"] = other["blocks"].pop("4")
         plain = optax.adam(1e-2).init(other)
-        with pytest.raises(ValueError, match=r"has nothing of .* 'blocks/4/bias'"):
+        with pytest.raises(
+            ValueError, match=r"of 'blocks/4/bias' the state has nothing"
+        ):
             olm.packed_state(plain, tree(), like)
         other = tree()
         other["embed"] = other["embed"].T
         plain = optax.adam(1e-2).init(other)
-        with pytest.raises(ValueError, match=r"has \(9, 40\) of .* 'embed', .*\(40, 9"):
+        with pytest.raises(
+            ValueError, match=r"'embed' the state has \(9, 40\), and .* \(40, 9"
+        ):
             olm.packed_state(plain, tree(), like)
 
     @pytest.mark.parametrize(
         ("make", "text"),
         [
             (lambda: optax.sgd(1e-2, momentum=0.9), "are of different optimizers"),
-            (lambda: olm.packed(optax.adam(1e-2)), "has nothing of .* 'blocks/0/bias'"),
+            (
+                lambda: olm.packed(optax.adam(1e-2)),
+                "of 'blocks/0/bias' the state has nothing",
+            ),
         ],
         ids=["another optimizer", "packed already"],
     )
@@ -662,13 +679,70 @@ def test_a_table_inside_is_told_to_stand_around(make: Callable[[Any], Any]) -> N
         olm.packed(make(optax.adam(1e-2))).init(tree())
 
 
-def test_what_fails_inside_says_what_it_saw() -> None:
-    inner = optax.stateless_with_tree_map(lambda g, p: g)
-    failing = optax.GradientTransformation(lambda p: {"m": p["embed"]}, inner.update)
-    with pytest.raises(TypeError) as caught:
-        olm.packed(failing).init(tree())
-    (note,) = caught.value.__notes__
-    assert "with_name_multipliers(packed(tx), table)" in note
+@pytest.mark.parametrize(
+    "inner",
+    [
+        optax.adamw(1e-2, mask=jax.tree.map(lambda x: True, tree())),
+        optax.partition({"a": optax.sgd(1.0)}, jax.tree.map(lambda x: "a", tree())),
+        optax.GradientTransformation(lambda p: p.fast, optax.identity().update),
+    ],
+)
+def test_what_looks_for_the_tree_is_told_what_is_there(inner: Any) -> None:
+    with pytest.raises(ValueError, match=r"a few buffers, .* Put what does around it"):
+        olm.packed(inner).init(tree())
+
+
+def test_another_error_of_the_optimizer_is_as_it_was() -> None:
+    def init(params: Any) -> Any:
+        raise ValueError("no such optimizer")
+
+    with pytest.raises(ValueError, match=r"^no such optimizer$"):
+        olm.packed(optax.GradientTransformation(init, optax.identity().update)).init(
+            tree()
+        )
+
+
+def test_parameters_that_no_mask_hides_are_those_of_the_state() -> None:
+    """Or a part of the model that was not trained would stand in a checkpoint."""
+    tx, plain, more = olm.packed(optax.adam(1e-2)), optax.adam(1e-2), tree()
+    more["statistics"] = jnp.ones(8)
+    state = tx.init(tree())
+    for call in (
+        lambda: olm.unpacked_state(state, more),
+        lambda: olm.packed_state(plain.init(tree()), more, state),
+    ):
+        with pytest.raises(ValueError, match="it has no 'statistics'"):
+            call()
+    with pytest.raises(ValueError, match=r"of 'statistics' the state has \(8,\), and"):
+        olm.packed_state(plain.init(more), tree(), state)
+
+
+def test_a_count_of_another_shape_is_refused() -> None:
+    tx = olm.packed(optax.adam(1e-2))
+    plain: Any = optax.adam(1e-2).init(tree())
+    several = (plain[0]._replace(count=jnp.zeros(3, int)), *plain[1:])
+    with pytest.raises(ValueError, match=r"of '\[0\]\.count' the state has \(3,\)"):
+        olm.packed_state(several, tree(), tx.init(tree()))
+
+
+@pytest.mark.parametrize("wrong", ["shapes", "dtypes"])
+def test_two_parameters_that_swap_are_not_mixed_up(wrong: str) -> None:
+    """Groups are as large as before, and their members are others."""
+    one, two = jnp.ones((4, 8), "bfloat16"), jnp.ones((8, 4))
+    if wrong == "dtypes":
+        two = jnp.ones((4, 8))
+    old = {"a": one, "b": two, "c": one, "d": two}
+    new = {"a": one, "b": two, "c": two, "d": one}
+    tx = olm.packed(optax.sgd(1.0, momentum=0.5))
+    state = tx.init(old)
+    if wrong == "shapes":
+        with pytest.raises(ValueError, match=r"of 'c' is \(4, 8\) in it, and \(8, 4\)"):
+            tx.update(new, state, new)
+    else:
+        with pytest.raises(ValueError, match=r"gradients .* \['bfloat16', 'float32'\]"):
+            tx.update(new, state, new)
+        plain = optax.sgd(1.0, momentum=0.5).init(old)
+        chex.assert_trees_all_equal(olm.unpacked_state(state, new), plain)
 
 
 class TestInsideOfAMask:

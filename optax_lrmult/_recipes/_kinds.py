@@ -131,7 +131,8 @@ def no_decay(
 
     $$m(p) = 0 \text{ if } \mathrm{kind}(p) \text{ is among them}$$
 
-    For `add_decayed_weights_by_name`. Kinds are those of `by_kind`.
+    For `add_decayed_weights_by_name`. Optax's own decay takes a mask, not a table:
+    `optax.adamw(1e-3, mask=trainable(no_decay()))`. Kinds are those of `by_kind`.
 
     Args:
       params: the parameters, or their shapes; as in `by_kind`. With them, kinds that

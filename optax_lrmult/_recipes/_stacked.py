@@ -1,5 +1,6 @@
 """Arrays that hold all the layers of a stack, as `nn.scan` makes them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,8 +65,22 @@ def _stack(rule: Rule, axis: int, shapes: Shapes) -> Stack:
             )
     paths = [tuple(name.split("/")[:-1]) for name in shapes]
     path = paths[0][: common_length(*paths)]
+    below = {p[len(path)] for p in paths if len(p) > len(path)}
+    if isinstance(rule.pattern, str) and rule.pattern not in "/".join(path):
+        _check_are_no_blocks(rule, below)
     distances = dict.fromkeys(shapes, length)
     return Stack(rule.text, path, max(1, len(path)), distances, length + 1, axis)
+
+
+def _check_are_no_blocks(rule: Rule, segments: set[str]) -> None:
+    """Raises for modules that differ in their number only, as `block_0`, `block_1`."""
+    kinds = {re.sub(r"\d+", "", segment) for segment in segments}
+    if len(segments) > len(kinds) == 1:
+        raise ValueError(
+            f"The pattern {rule} of stacked= takes numbered modules, "
+            f"{listed(sorted(segments))}. Write one pattern for each stack; blocks "
+            "that are not stacked are found without stacked=."
+        )
 
 
 def _length(name: str, shape: tuple[int, ...] | None, axis: Any) -> int:
