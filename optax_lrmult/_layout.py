@@ -67,8 +67,8 @@ class Layout:
         dtypes = {str(jnp.result_type(part)) for part in parts}
         if len(dtypes) > 1:
             raise ValueError(
-                f"packed: gradients of one buffer are of the dtypes {sorted(dtypes)}, "
-                "and would become all of one. Cast them like the parameters: "
+                f"packed: the arrays of one buffer are of the dtypes {sorted(dtypes)}, "
+                "and would become all of one. Cast gradients like the parameters: "
                 "jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, params)."
             )
         return jnp.concatenate(list(map(jnp.ravel, parts)))
