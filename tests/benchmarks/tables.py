@@ -69,20 +69,35 @@ def machine() -> str:
 
 
 def figure(results: Mapping[str, Sequence[Row]], path: Any) -> None:
-    """Ratios of the step, and how the time until it runs grows."""
+    """Of `steps` the ratios of a step, of `growth` how long it takes until it runs."""
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(11, 5), layout="constrained")
-    left, right = canvas.subplots(1, 2)
-    rows = [row for row in results.get("steps", []) if row["tree"] == README_TREE]
-    for row in rows:
-        left.plot(row["step"], row["optimizer"], "o", color="tab:blue")
-    left.set(title=f"{README_TREE}: a step", xlabel="times plain Adam", xlim=(0, None))
-    grown = [row for row in results.get("growth", []) if row["grows"] == "groups"]
-    for name in [column for column in (grown or [{}])[0] if column.endswith(" ms")]:
-        sizes = [row["to"] for row in grown]
-        right.plot(sizes, [row[name] for row in grown], "o-", label=name[:-3])
-    right.set(title="Until the step runs", xlabel="groups", ylabel="ms", ylim=(0, None))
-    if grown:
-        right.legend()
+    panels = {"steps": step_panel, "growth": growth_panel}
+    drawn = [part for part in panels if results.get(part)]
+    canvas = Figure(figsize=(5.5 * max(1, len(drawn)), 5), layout="constrained")
+    for number, part in enumerate(drawn, 1):
+        panels[part](canvas.add_subplot(1, len(drawn), number), results[part])
     canvas.savefig(path)
+
+
+def step_panel(ax: Any, rows: Sequence[Row]) -> None:
+    """The medians on the README's tree, with their quartiles."""
+    tree = README_TREE if any(r["tree"] == README_TREE for r in rows) else None
+    shown = [row for row in rows if tree in (None, row["tree"])][::-1]
+    for row in shown:
+        ends = [float(end) for end in row["quartiles"].split("-")]
+        ax.plot(ends, [row["optimizer"]] * 2, color="tab:blue", alpha=0.4, linewidth=4)
+        ax.plot(row["step"], row["optimizer"], "o", color="tab:blue")
+    ax.axvline(1, color="0.8", zorder=0)
+    title = f"{shown[0]['tree']}: a step, and its quartiles"
+    ax.set(title=title, xlabel="times plain Adam", xlim=(0, None))
+
+
+def growth_panel(ax: Any, rows: Sequence[Row]) -> None:
+    """By the number of groups, which is where contenders differ most."""
+    grown = [row for row in rows if row["grows"] == "groups"]
+    for name in [column for column in grown[0] if column.endswith(" ms")]:
+        sizes = [row["to"] for row in grown]
+        ax.plot(sizes, [row[name] for row in grown], "o-", label=name[:-3])
+    ax.set(title="Until the step runs", xlabel="groups", ylabel="ms", ylim=(0, None))
+    ax.legend()
