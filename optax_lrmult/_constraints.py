@@ -31,7 +31,8 @@ def constrain_by_name(
     $$u_p \leftarrow c(p + u_p) - p$$
 
     Place it last in the chain: it acts on the value that `optax.apply_updates` would
-    give. A parameter frozen by a multiplier of 0 is constrained too.
+    give. A parameter frozen by a multiplier of 0 is constrained too. An update of fewer
+    bits than its parameter is rounded, and the constraint holds to these bits.
 
     Args:
       constraints: a table from pattern to function of an array, such as `max_norm()` or
@@ -213,11 +214,12 @@ def _non_negative(value: jax.Array) -> jax.Array:
 
 def _with_max_norm(value: jax.Array, max_value: float, axis: Axis) -> jax.Array:
     norm = _norm(value, axis)
-    return value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
+    scaled = value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
+    return scaled.astype(value.dtype)
 
 
 def _with_unit_norm(value: jax.Array, axis: Axis) -> jax.Array:
-    return value / (KERAS_EPSILON + _norm(value, axis))
+    return (value / (KERAS_EPSILON + _norm(value, axis))).astype(value.dtype)
 
 
 def _check_axis(axis: Any) -> None:
@@ -230,12 +232,15 @@ def _check_axis(axis: Any) -> None:
 
 
 def _norm(value: jax.Array, axis: Axis) -> jax.Array:
-    rank = jnp.ndim(value)
-    if not all(
-        -rank <= a < rank for a in (axis if isinstance(axis, tuple) else [axis])
-    ):
+    rank, axes = jnp.ndim(value), axis if isinstance(axis, tuple) else (axis,)
+    known = {a % rank for a in axes if -rank <= a < rank}
+    if len(known) < len(axes):
         raise ValueError(
             f"The norm is taken over the axis {axis}, and an array of shape "
-            f"{jnp.shape(value)} has none. Give it a rule of its own."
+            f"{jnp.shape(value)} has none, or has it once only. Give it a rule of its "
+            "own."
         )
-    return jnp.sqrt(jnp.sum(jnp.square(value), axis=axis, keepdims=True))
+    # In float32 at least: the square of 300 is too much for a float16.
+    size = jnp.abs(value)
+    size = size.astype(jnp.promote_types(size.dtype, jnp.float32))
+    return jnp.sqrt(jnp.sum(jnp.square(size), axis=axis, keepdims=True))

@@ -57,9 +57,13 @@ def check_injectable(rules: Rules) -> None:
             )
 
 
-def injected_texts(rules: Rules) -> list[str]:
-    """The texts of the rules whose multipliers a state holds."""
-    return [rule.text for rule in rules if not needs_step(rule.multiplier)]
+def injected_shapes(rules: Rules) -> dict[str, tuple[int, ...]]:
+    """The shape of each multiplier that a state holds, by the text of its rule."""
+    return {
+        rule.text: (len(m.values),) if isinstance(m, PerLayer) else ()
+        for rule in rules
+        if not needs_step(m := rule.multiplier)
+    }
 
 
 def initial_multipliers(rules: Rules) -> dict[str, jax.Array]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 from optax_lrmult._names import PyTree, names_of, shape_and_dtype
 from optax_lrmult._packed_tree import Packed, check_describes, is_packed
@@ -111,7 +112,8 @@ def layout_of(tree: PyTree, max_size: int, keep: Keep) -> Layout:
       max_size: the most elements of a leaf that is packed.
       keep: leaves that are not; see `packed`.
     """
-    arrays, kept = _arrays(tree), _kept(tree, keep)
+    arrays = _arrays(tree)
+    kept = _kept(tree, arrays, keep)
     small = [
         index
         for index, leaf in enumerate(jax.tree.leaves(tree))
@@ -159,11 +161,21 @@ def _arrays(tree: PyTree) -> list[_Array]:
 def _is_sharded(leaf: Any) -> bool:
     """Whether it is known that the leaf's parts lie on several devices.
 
-    Arrays tell, and tracers if the axes of the mesh are of type `Explicit`.
+    Arrays tell, and tracers if the axes of the mesh are of type `Explicit`: of these
+    also an axis of one device counts, since JAX reshapes no array that names it.
     """
-    at = leaf if hasattr(leaf, "sharding") else getattr(leaf, "aval", None)
-    sharding = getattr(at, "sharding", None)
-    return sharding is not None and not sharding.is_fully_replicated
+    owners = leaf, getattr(leaf, "aval", None)
+    shardings = [getattr(owner, "sharding", None) for owner in owners]
+    return any(map(_splits, shardings))
+
+
+def _splits(sharding: Any) -> bool:
+    if sharding is None:
+        return False
+    mesh = getattr(sharding, "mesh", None)
+    is_explicit = AxisType.Explicit in (getattr(mesh, "axis_types", None) or ())
+    names_an_axis = any(getattr(sharding, "spec", None) or ())
+    return (is_explicit and names_an_axis) or not sharding.is_fully_replicated
 
 
 def _is_packable(array: _Array, max_size: int) -> bool:
@@ -183,19 +195,19 @@ def _groups(arrays: Sequence[_Array], indices: Iterable[int]) -> list[tuple[int,
     ]
 
 
-def _kept(tree: PyTree, keep: Keep) -> list[bool]:
-    number = len(jax.tree.leaves(tree))
-    if keep is None or not number:
-        return [False] * number
+def _kept(tree: PyTree, arrays: Sequence[_Array], keep: Keep) -> list[bool]:
+    """By name, so that it may say more than a mask around `packed` shows."""
+    if keep is None:
+        return [False] * len(arrays)
     if callable(keep):
         check_takes_one(keep, "The function keep", "the parameters")
         keep = keep(tree)
-    kept = jax.tree.leaves(keep)
-    wrong = [leaf for leaf in kept if not isinstance(leaf, bool | np.bool_)]
-    if wrong or len(kept) != number:
-        what = f"{shown(wrong[0])} as a leaf" if wrong else f"{len(kept)} leaves"
-        raise ValueError(
-            f"packed: keep has {what}, and the parameters have {number} leaves. It "
-            "must be a tree of bool like the parameters, or a function to one."
-        )
-    return kept
+    kept = dict(zip(names_of(keep), jax.tree.leaves(keep), strict=True))
+    for name in [array.name for array in arrays]:
+        if not isinstance(kept.get(name), bool | np.bool_):
+            raise ValueError(
+                f"packed: keep has {shown(kept.get(name))} for the parameter "
+                f"{shown(name)}. It must be a tree of bool like the parameters, or a "
+                "function to one."
+            )
+    return [bool(kept[array.name]) for array in arrays]

@@ -74,7 +74,7 @@ def names_of(tree: PyTree, param_labels: ParamLabels = None) -> list[str]:
 
 
 def check_alike(updates: PyTree, params: PyTree) -> None:
-    """Raises a `ValueError` if the two trees differ in names or in shapes."""
+    """Raises a `ValueError` if they differ in names, in their order or in shapes."""
     if _plain_shapes(updates) == _plain_shapes(params):
         return  # As in each eager step, without a look at the names.
     shapes, others = _shapes(updates), _shapes(params)
@@ -85,6 +85,8 @@ def check_alike(updates: PyTree, params: PyTree) -> None:
                 f"{shapes.get(name, 'not there')} in the updates and "
                 f"{others.get(name, 'not there')} in params."
             )
+    if list(shapes) != list(others):
+        raise ValueError("The updates and params have their names in another order.")
 
 
 def _shapes(tree: PyTree) -> dict[str, Any]:

@@ -111,11 +111,10 @@ def packed(
         packs = packs_in(state)
         if not packs:  # Without moments there are no kernels to be saved.
             return transformation.update(updates, state, params, **extra_args)
-        layout = layout_inside(packs[0], updates if params is None else params)
-        now = None
         if params is not None:
             check_alike(updates, params)
-            now = layout.pack(params)
+        layout = layout_inside(packs[0], updates)
+        now = None if params is None else layout.pack(params)
         new, state = transformation.update(
             layout.pack(updates), state, now, **extra_args
         )

@@ -23,7 +23,9 @@ def unpacked_state(state: optax.OptState, params: PyTree) -> optax.OptState:
     depends on `max_size`, `keep` and how parameters are sharded; save the unpacked one,
     and take it back by `packed_state`. `packed` may stand anywhere in the optimizer.
     What a mask hides from it, as `mask_frozen=True` does, is an `optax.MaskedNode()` in
-    the plain state too. Of a state made under `vmap`, map this too.
+    the plain state too, for each parameter (not for a whole branch, as a mask that is a
+    prefix of the tree has it). Of a state made under `vmap`, map this too; of shapes,
+    take `jax.eval_shape(unpacked_state, state, params)`.
 
     Args:
       state: the state of an optimizer with `packed` in it, or the `opt_state` of an
@@ -156,7 +158,7 @@ def _seen(params: PyTree, pack: Packed, masked: Container[int]) -> PyTree:
 def _plain(state: optax.OptState) -> optax.OptState:
     """The state without boxes, if it still has the classes that `init` gave it."""
     check_has_state(state)
-    if hasattr(state, "opt_state"):
+    if hasattr(state, "opt_state") and not isinstance(state, tuple):  # As SAM's is.
         raise TypeError(
             "packed: this takes the state of an optimizer, such as tx.init(params), "
             f"not {type(state).__name__}. Pass its opt_state."

@@ -115,7 +115,7 @@ def _shared_constants(multipliers: Sequence[Multiplier]) -> dict[float, jax.Arra
 
 def _hidden(value: jax.Array, step: Any) -> jax.Array:
     # A schedule may return a constant; with the step in it, it is no literal.
-    return jax.lax.optimization_barrier(value + 0 * step)
+    return jax.lax.optimization_barrier(value + jnp.asarray(0 * step, value.dtype))
 
 
 def at_step(multiplier: Multiplier, step: Any) -> jax.Array:

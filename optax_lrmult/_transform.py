@@ -11,7 +11,7 @@ from optax_lrmult._injection import (
     ScaleByNameMultiplierState,
     check_injectable,
     initial_multipliers,
-    injected_texts,
+    injected_shapes,
 )
 from optax_lrmult._multipliers import OnUnmatched
 from optax_lrmult._names import ParamLabels, PyTree
@@ -126,11 +126,12 @@ class _Update:
             )
 
     def _check_injected(self, state: ScaleByNameMultiplierState) -> None:
-        wanted = injected_texts(self.table.rules) if self.inject else []
-        if set(state.multipliers) != set(wanted):
+        wanted = injected_shapes(self.table.rules) if self.inject else {}
+        found = {text: jnp.shape(m) for text, m in state.multipliers.items()}
+        if found != wanted:
             raise ValueError(
-                "The state holds the injected multipliers of other rules: "
-                f"{shown(sorted(state.multipliers))}, and this table injects "
+                "The state holds the injected multipliers of other rules, by their "
+                f"texts and shapes {shown(found)}, and this table injects "
                 f"{shown(wanted)}. Keep the steps and take the multipliers of the "
                 "table: init(params)._replace(count=state.count)."
             )

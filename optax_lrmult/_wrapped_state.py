@@ -15,13 +15,17 @@ from optax_lrmult._values import shown
 def step_of(state: optax.OptState) -> jax.Array:
     """The optimizer's own count of its steps."""
     for _, count in optax.tree.get_all_with_path(state, "count"):
-        if jnp.shape(count) == () and jnp.issubdtype(count.dtype, jnp.integer):
+        if getattr(count, "shape", None) == () and _is_integer(count):
             return count
     raise ValueError(
         "A schedule needs the number of steps taken, and the optimizer's state has no "
         "count of them. Use optax.chain(tx, scale_by_name_multiplier(multipliers)), "
         "which keeps its own. Of a state made under vmap, map the update too."
     )
+
+
+def _is_integer(count: jax.Array) -> bool:
+    return jnp.issubdtype(count.dtype, jnp.integer)
 
 
 def check_fits(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,3 +120,13 @@ def test_a_constraint_that_was_not_called_is_told() -> None:
         olm.constrain_by_name({"kernel": olm.non_negative})
     (note,) = caught.value.__notes__
     assert note.endswith('{"kernel": non_negative()}, with its parentheses.')
+
+
+def test_norms_of_float16_and_complex_numbers() -> None:
+    """The square of 200 is no float16, and that of 1j is negative."""
+    half = jnp.full(4, 200, jnp.float16)
+    chex.assert_trees_all_equal(olm.unit_norm()(half), jnp.full(4, 0.5, jnp.float16))
+    chex.assert_trees_all_equal(olm.max_norm(1000.0)(half), half)
+    value = jnp.array([3.0, 4.0j])
+    chex.assert_trees_all_close(olm.unit_norm()(value), value / 5)
+    chex.assert_trees_all_close(olm.max_norm(1.0)(value), value / 5)

@@ -629,3 +629,12 @@ def test_refuses(
 ) -> None:
     with pytest.raises(error, match=text):
         layer_decay(**{"decay": 0.5, "params_or_names": params, **options})
+
+
+@pytest.mark.parametrize("pattern", ["layers", "layers/", "layers/fc"])
+def test_numbered_modules_inside_of_a_stack_are_of_it(pattern: str) -> None:
+    stack = {name: {"kernel": jnp.ones((3, 4))} for name in ("fc_0", "fc_1")}
+    params = {"layers": stack, "head": jnp.ones(4)}
+    table = olm.layer_decay(0.5, params, stacked={pattern: 0})
+    rates = {str(table.find(f"layers/{name}/kernel")[1]) for name in stack}
+    assert rates == {"per_layer([0.125, 0.25, 0.5])"}

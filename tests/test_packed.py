@@ -477,7 +477,7 @@ class TestMistakes:
 
     def test_another_tree_to_keep(self) -> None:
         with pytest.raises(
-            ValueError, match="keep has 1 leaves, and the parameters have 22"
+            ValueError, match="keep has None for the parameter 'blocks/0/bias'"
         ):
             olm.packed(optax.adam(1e-3), keep={"embed": True}).init(tree())
 
@@ -745,6 +745,50 @@ def test_two_parameters_that_swap_are_not_mixed_up(wrong: str) -> None:
             tx.update(new, state, new)
         plain = optax.sgd(1.0, momentum=0.5).init(old)
         chex.assert_trees_all_equal(olm.unpacked_state(state, new), plain)
+
+
+def test_leaves_in_another_order_are_no_match() -> None:
+    params = collections.OrderedDict(w=jnp.ones(2), b=jnp.ones(2))
+    gradients = collections.OrderedDict(b=jnp.ones(2), w=jnp.ones(2))
+    tx = olm.packed(optax.sgd(1.0, momentum=0.5))
+    with pytest.raises(ValueError, match="their names in another order"):
+        tx.update(gradients, tx.init(params), params)
+
+
+def test_keep_may_say_more_than_a_mask_shows() -> None:
+    params = {name: jnp.ones(2) for name in ("stem", "a", "b", "c")}
+    keep = {name: name == "c" for name in params}
+    adam = olm.packed(optax.adam(1e-2), keep=keep)
+    tx = olm.with_name_multipliers(adam, {"stem": 0}, mask_frozen=True)
+    state: Any = tx.init(params)
+    mu = state.inner_state[0].mu
+    assert mu.names == {"0 (2,)": {"a": None, "b": None}}
+    assert list(mu.leaves) == ["c"]
+
+
+def test_a_state_that_has_an_opt_state_is_one() -> None:
+    def make(wrap: Callable[[Any], Any]) -> optax.GradientTransformation:
+        return optax.contrib.sam(wrap(optax.adam(1e-2)), optax.sgd(0.1))
+
+    state = olm.unpacked_state(make(olm.packed).init(tree()), tree())
+    chex.assert_trees_all_equal(state, make(lambda tx: tx).init(tree()))
+
+
+def test_shapes_are_unpacked_under_eval_shape() -> None:
+    state = jax.eval_shape(olm.packed(optax.adam(1e-2)).init, tree())
+    shapes = jax.eval_shape(olm.unpacked_state, state, tree())
+    assert shapes == jax.eval_shape(optax.adam(1e-2).init, tree())
+
+
+@pytest.mark.parametrize("spec", [(None, "model"), ("model",), ()])
+def test_an_axis_of_one_device_on_an_explicit_mesh(spec: Any) -> None:
+    kinds = (jax.sharding.AxisType.Explicit,) * 2
+    devices = np.array(jax.devices()[:1]).reshape(1, 1)
+    mesh = jax.sharding.Mesh(devices, ("data", "model"), axis_types=kinds)
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+    params = {name: jax.device_put(jnp.ones((8, 4)), where) for name in "ab"}
+    state: Any = olm.packed(optax.adam(1e-2)).init(params)
+    assert bool(state[0].mu.buffers) == (not spec)
 
 
 class TestInsideOfAMask:

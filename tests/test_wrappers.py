@@ -233,3 +233,24 @@ def test_tree_map_params_finds_the_moments(make_tx: MakeTx) -> None:
     ones = jax.tree.map(jnp.ones_like, PARAMS)
     chex.assert_trees_all_equal(moments, (ones, ones))
     assert optax.tree.get(state, "count") == 0
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, olm.packed])
+@pytest.mark.parametrize("other", [jnp.ones(2), {"kernel": jnp.ones(2)}])
+def test_a_parameter_called_count_is_no_count(wrap: Any, other: Any) -> None:
+    params = {"count": other, "w": jnp.ones(2)}
+    inner = wrap(optax.sgd(lambda step: 1.0, momentum=0.9))
+    tx = olm.with_name_multipliers(inner, {"w": lambda step: 0.5 * step})
+    state = tx.init(params)
+    updates, state = tx.update(params, state, params)
+    assert not updates["w"].any()
+    updates, _ = tx.update(params, state, params)
+    assert (updates["w"] == -0.5 * 1.9).all()
+
+
+def test_strict_promotion_of_dtypes() -> None:
+    with jax.numpy_dtype_promotion("strict"):
+        params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+        table = {"a": lambda step: 0.5, "b": 2.0}
+        tx = olm.with_name_multipliers(olm.scale_by_name_multiplier(table), {"a": 3})
+        tx.update(params, tx.init(params), params)
