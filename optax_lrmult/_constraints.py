@@ -152,7 +152,7 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
     Args:
       max_value: the largest norm $c$, in units of the parameter.
       axis: the axes over which the norm is taken; for a dense kernel `[in, out]`, 0
-        gives one norm for each output.
+        gives one norm for each output, and so does (0, 1, 2) for that of a convolution.
 
     Returns:
       A function from an array to one of the same shape, for `constrain_by_name`.
@@ -209,6 +209,11 @@ _FACTORIES = max_norm, unit_norm
 
 # At the module's level, so that a table of constraints can be pickled.
 def _non_negative(value: jax.Array) -> jax.Array:
+    if jnp.issubdtype(jnp.result_type(value), jnp.integer):
+        raise TypeError(
+            "non_negative() is a constraint, and got an integer: as a multiplier it "
+            "would be a schedule, which gets the step. Write it into constrain_by_name."
+        )
     return jnp.maximum(value, 0)
 
 
@@ -237,8 +242,7 @@ def _norm(value: jax.Array, axis: Axis) -> jax.Array:
     if len(known) < len(axes):
         raise ValueError(
             f"The norm is taken over the axis {axis}, and an array of shape "
-            f"{jnp.shape(value)} has none, or has it once only. Give it a rule of its "
-            "own."
+            f"{jnp.shape(value)} has none, or it once only. Give it a rule of its own."
         )
     # In float32 at least: the square of 300 is too much for a float16.
     size = jnp.abs(value)

@@ -67,10 +67,11 @@ def explain_shadowed(rule: Rule, assignments: Sequence[Any]) -> str:
     """Which earlier rules take all that a rule matches."""
     rows = _matched(rule, assignments)
     takers = list(dict.fromkeys(str(row.rule) for row in rows))
+    take = "takes" if len(takers) == 1 else "take"
     return (
         f"Rule {rule} (multiplier {describe(rule.multiplier)}) never applies: the "
         f"first rule that matches wins, and {' and '.join(takers)} in front of it "
-        f"takes {_listed([row.name for row in rows])}. If it should win, move it to "
+        f"{take} {_listed([row.name for row in rows])}. If it should win, move it to "
         "the front."
     )
 

@@ -108,7 +108,7 @@ def set_multipliers(
 
     Args:
       opt_state: an optimizer's state that holds that of `scale_by_name_multiplier(...,
-        inject=True)`, in any nesting.
+        inject=True)`, in any nesting; of several such, all that have the rule.
       multipliers: the new value for each rule, by its pattern or the pattern's text as
         it was written (`**/bias` of a glob, `stem` of a prefix): a real number or a
         traced scalar, without unit; for a `per_layer` rule one for each slice.

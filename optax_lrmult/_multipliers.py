@@ -74,7 +74,8 @@ def assign(
     if is_packed(params):
         raise ValueError(
             "A table of rules stands inside of packed, where parameters have no names. "
-            "Put it around: with_name_multipliers(packed(tx), multipliers)."
+            "Put it around: with_name_multipliers(packed(tx), multipliers), or as a "
+            "link behind it, optax.chain(packed(tx), constrain_by_name(constraints))."
         )
     names = names_of(params, param_labels)
     matches = first_matches(Rules(multipliers), names)

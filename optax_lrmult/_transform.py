@@ -132,8 +132,8 @@ class _Update:
             raise ValueError(
                 "The state holds the injected multipliers of other rules, by their "
                 f"texts and shapes {shown(found)}, and this table injects "
-                f"{shown(wanted)}. Keep the steps and take the multipliers of the "
-                "table: init(params)._replace(count=state.count)."
+                f"{shown(wanted)}. To go on with those of the table: optax.tree.set("
+                "state, multipliers=optax.tree.get(init(params), 'multipliers'))."
             )
 
 

@@ -130,3 +130,9 @@ def test_norms_of_float16_and_complex_numbers() -> None:
     value = jnp.array([3.0, 4.0j])
     chex.assert_trees_all_close(olm.unit_norm()(value), value / 5)
     chex.assert_trees_all_close(olm.max_norm(1.0)(value), value / 5)
+
+
+def test_a_constraint_among_multipliers_is_told() -> None:
+    tx = olm.scale_by_name_multiplier({"": olm.non_negative()})
+    with pytest.raises(TypeError, match="Write it into constrain_by_name"):
+        tx.update(PARAMS, tx.init(PARAMS))

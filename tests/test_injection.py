@@ -192,4 +192,17 @@ def test_a_state_of_other_rules_is_refused(table: Any, inject: bool) -> None:
     with pytest.raises(ValueError, match=text) as caught:
         tx.update(PARAMS, core().init(PARAMS))
     if inject:
-        assert "_replace(count=state.count)" in str(caught.value)
+        assert "optax.tree.set(state, multipliers=" in str(caught.value)
+
+
+def test_the_multipliers_of_the_table_are_put_into_an_old_state() -> None:
+    """As the error says that refuses the state."""
+
+    def chain(table: Any) -> optax.GradientTransformationExtraArgs:
+        return optax.chain(olm.scale_by_name_multiplier(table, inject=True))
+
+    tx = chain({"body": 0.5})
+    new = optax.tree.get(tx.init(PARAMS), "multipliers")
+    state = optax.tree.set(chain({"stem": 0.1}).init(PARAMS), multipliers=new)
+    updates, _ = tx.update(PARAMS, state)
+    assert (updates["body"] == 0.5).all()

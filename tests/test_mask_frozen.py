@@ -294,6 +294,51 @@ def test_a_packed_state_without_packed_is_told() -> None:
         olm.adam(1e-3, multipliers={"stem": 0.1}).update(params, state, params)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_thaws_can_move_as_under_a_new_adam(masked: bool) -> None:
+    """By the README's multiplier; otherwise its first steps are far too long."""
+    start, params = 50, {"stem": jnp.zeros(3), "head": jnp.zeros(3)}
+
+    def correction(steps: Any) -> Any:
+        return jnp.sqrt(1 - 0.999**steps) / (1 - 0.9**steps)
+
+    def fresh(step: Any) -> Any:
+        return correction(step - start + 1) / correction(step + 1)
+
+    def gradient(seed: int) -> Any:
+        draw = np.random.default_rng(seed).standard_normal
+        return {name: jnp.asarray(draw(3), jnp.float32) for name in params}
+
+    def is_hidden(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    old = olm.adam(1e-3, multipliers={"stem": 0}, mask_frozen=True)
+    if not masked:
+        old = optax.adam(1e-3)
+    new = olm.adam(1e-3, multipliers={"head": 0, "stem": fresh}, mask_frozen=True)
+    state = old.init(params)
+    for seed in range(start):
+        _, state = jax.jit(old.update)(gradient(seed), state, params)
+    if not masked:
+        hidden = optax.tree.zeros_like(state[0].mu["stem"])
+        state = optax.MaskedState(state)
+        state = optax.tree.set(state, mu={**state.inner_state[0].mu, "stem": hidden})
+        state = optax.tree.set(state, nu={**state.inner_state[0].nu, "stem": hidden})
+    state = jax.tree.map(
+        lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
+        new.init(params),
+        state,
+        is_leaf=is_hidden,
+    )
+    plain = optax.adam(1e-3)
+    expected_state = plain.init(params)
+    for seed in range(100, 120):
+        updates, state = jax.jit(new.update)(gradient(seed), state, params)
+        expected, expected_state = plain.update(gradient(seed), expected_state, params)
+        np.testing.assert_allclose(updates["stem"], expected["stem"], rtol=2e-3)
+        assert not updates["head"].any()
+
+
 def test_an_error_of_the_optimizers_own_stays_as_it_is() -> None:
     tx = olm.with_name_multipliers(optax.adamw(1e-3), {"a": 0.5})
     params = {"a": jnp.ones(2)}

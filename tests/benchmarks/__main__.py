@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--out", type=Path, help="folder for results.json and results.png")
     add("--readme", action="store_true", help="print the README's table (of `steps`)")
     options = parser.parse_args(arguments)
+    if options.readme and (options.quick or "steps" not in (options.part or PARTS)):
+        parser.error("--readme prints the table of `steps`, in full")
     results = {}
     print(machine())
     for part in options.part or PARTS:
