@@ -393,13 +393,14 @@ class TestCheckpoints:
             with pytest.raises(ValueError, match="map the call too"):
                 call()
 
-    def test_so_is_one_that_is_all_in_buffers(self) -> None:
+    @pytest.mark.parametrize("copies", [3, 9])
+    def test_so_is_one_that_is_all_in_buffers(self, copies: int) -> None:
         tx = olm.packed(optax.adam(1e-2))
-        params = {name: jnp.ones((3, 4)) for name in "ab"}
+        params = {name: jnp.ones((copies, 4)) for name in "ab"}
         states = jax.vmap(tx.init)(params)
         one = jax.tree.map(lambda x: x[0], params)
         with pytest.raises(
-            ValueError, match=r"of shape \(3, 8\), not \(8,\).* map the"
+            ValueError, match=rf"shape \({copies}, 8\), not \(8,\).* map"
         ):
             tx.update(one, states, one)
 
@@ -525,6 +526,13 @@ class TestMistakes:
             if "it has no" not in first:
                 with pytest.raises(ValueError, match=first):
                     call()
+
+    def test_of_several_other_names_the_first_is_told(self) -> None:
+        tx, others = olm.packed(optax.adam(1e-2)), {"c": jnp.ones(2), "d": jnp.ones(2)}
+        state = tx.init({"a": jnp.ones(2), "b": jnp.ones(2)})
+        text = "it has 'a', which is not among these and has no 'c'."
+        with pytest.raises(ValueError, match=re.escape(text)):
+            tx.update(others, state, others)
 
     def test_other_parameters_are_frozen(self) -> None:
         """Blocks are of one size, so the buffers of both states are too."""
