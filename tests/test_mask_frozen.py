@@ -1,6 +1,7 @@
 """Frozen parameters without moments: what it changes, and what it saves."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -16,6 +17,7 @@ from flax.training.train_state import TrainState
 
 import optax_lrmult as olm
 
+README = Path(__file__).parent.parent / "README.md"
 PARAMS = {
     "stem": {"kernel": jnp.linspace(-1, 1, 12).reshape(4, 3), "bias": jnp.ones(3)},
     "head": {"kernel": jnp.linspace(-2, 1, 6).reshape(3, 2)},
@@ -337,6 +339,12 @@ def test_what_thaws_can_move_as_under_a_new_adam(masked: bool) -> None:
         expected, expected_state = plain.update(gradient(seed), expected_state, params)
         np.testing.assert_allclose(updates["stem"], expected["stem"], rtol=2e-3)
         assert not updates["head"].any()
+
+
+def test_without_it_the_first_steps_would_be_as_long_as_the_readme_says() -> None:
+    steps = np.arange(1, 1000)
+    longest = ((1 - 0.9**steps) / np.sqrt(1 - 0.999**steps)).max()
+    assert f"up to {longest:.1f} times as long" in README.read_text("utf-8")
 
 
 def test_an_error_of_the_optimizers_own_stays_as_it_is() -> None:

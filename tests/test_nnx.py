@@ -246,3 +246,43 @@ def test_a_packed_state_is_unpacked_from_its_boxes() -> None:
     train_with_optimizer(packed, optimizers[1], nnx.Param)
     pairs = zip(leaves(nnx.state(packed)), leaves(nnx.state(plain)), strict=True)
     assert all(np.allclose(mine, other, rtol=1e-6) for mine, other in pairs)
+
+
+def first_bias(model: Any) -> Any:
+    return jax.tree.leaves(nnx.state(model.layers[1], nnx.Param))[0]
+
+
+if FLAX >= (0, 11):  # Before it boxes are leaves, and hold no nodes.
+
+    @pytest.mark.parametrize("pack", [False, True])
+    def test_moments_go_on_where_others_are_frozen(pack: bool) -> None:
+        """The README's way, between the states of two optimizers."""
+
+        def make(frozen: str) -> optax.GradientTransformationExtraArgs:
+            adam = olm.packed(optax.adam(0.1)) if pack else optax.adam(0.1)
+            return olm.with_name_multipliers(adam, {frozen: 0}, mask_frozen=True)
+
+        def is_hidden(node: Any) -> bool:
+            return isinstance(node, optax.MaskedNode)
+
+        model = ListNet()
+        optimizer = nnx.Optimizer(model, make("layers/0"), wrt=nnx.Param)
+        train_with_optimizer(model, optimizer, nnx.Param)
+        old = optimizer.opt_state
+        optimizer = nnx.Optimizer(model, make("layers/1/bias"), wrt=nnx.Param)
+        new, params = optimizer.opt_state, nnx.state(model, nnx.Param)
+        if pack:
+            old, new = (olm.unpacked_state(state, params) for state in (old, new))
+        state = jax.tree.map(
+            lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
+            new,
+            old,
+            is_leaf=is_hidden,
+        )
+        if pack:
+            state = olm.packed_state(state, params, like=optimizer.opt_state)
+        optimizer.opt_state = state
+        bias = first_bias(model)
+        train_with_optimizer(model, optimizer, nnx.Param)
+        assert optax.tree.get(optimizer.opt_state, "count") == 2
+        assert (first_bias(model) == bias).all()
