@@ -252,9 +252,9 @@ def first_bias(model: Any) -> Any:
     return jax.tree.leaves(nnx.state(model.layers[1], nnx.Param))[0]
 
 
-if FLAX >= (0, 11):  # Before it boxes are leaves, and hold no nodes.
+if FLAX >= (0, 11):  # Before it boxes are leaves; before 0.12 they hold no nodes.
 
-    @pytest.mark.parametrize("pack", [False, True])
+    @pytest.mark.parametrize("pack", [False, True] if FLAX >= (0, 12) else [True])
     def test_moments_go_on_where_others_are_frozen(pack: bool) -> None:
         """The README's way, between the states of two optimizers."""
 
@@ -284,5 +284,5 @@ if FLAX >= (0, 11):  # Before it boxes are leaves, and hold no nodes.
         optimizer.opt_state = state
         bias = first_bias(model)
         train_with_optimizer(model, optimizer, nnx.Param)
-        assert optax.tree.get(optimizer.opt_state, "count") == 2
+        assert jax.tree.leaves(optax.tree.get(optimizer.opt_state, "count")) == [2]
         assert (first_bias(model) == bias).all()
