@@ -158,7 +158,7 @@ def _seen(params: PyTree, pack: Packed, masked: Container[int]) -> PyTree:
 def _plain(state: optax.OptState) -> optax.OptState:
     """The state without boxes, if it still has the classes that `init` gave it."""
     check_has_state(state)
-    if hasattr(state, "opt_state") and not isinstance(state, tuple):  # As SAM's is.
+    if hasattr(state, "opt_state") and hasattr(state, "step"):  # SAM's has no step.
         raise TypeError(
             "packed: this takes the state of an optimizer, such as tx.init(params), "
             f"not {type(state).__name__}. Pass its opt_state."

@@ -65,7 +65,7 @@ def _described(leaf: Any) -> str:
         return "packed"
     if isinstance(leaf, optax.MaskedNode):
         return "hidden by a mask"
-    return f"of shape {jnp.shape(leaf)}"
+    return f"of shape {getattr(leaf, 'shape', ())}"  # Also of abstract arrays.
 
 
 def _hint(*states: optax.OptState) -> str:
