@@ -12,7 +12,7 @@ from optax_lrmult._hyperparameters import (
 )
 from optax_lrmult._layout import Keep, Layout, layout_inside, layout_of
 from optax_lrmult._names import PyTree, check_alike
-from optax_lrmult._packed_tree import is_packed, packs_in
+from optax_lrmult._packed_tree import is_mask, is_packed, packs_in
 from optax_lrmult._values import shortened, shown
 
 
@@ -124,7 +124,7 @@ def packed(
 
 
 def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
-    if any(map(_is_masked, jax.tree.leaves(state, is_leaf=_is_masked))):
+    if any(map(is_mask, jax.tree.leaves(state, is_leaf=is_mask))):
         raise ValueError(
             "packed: a mask inside of packed sees buffers instead of the parameters. "
             "Put it around packed. For weight decay: optax.chain(packed("
@@ -138,10 +138,6 @@ def _check_elementwise(state: optax.OptState, layout: Layout) -> None:
 
 def _first_line(error: Exception) -> str:
     return shortened(str(error).splitlines()[0])
-
-
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedState)
 
 
 def _check_shape(buffer: Any, wanted: tuple[int]) -> None:

@@ -12,7 +12,7 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 from optax_lrmult._hyperparameters import check_has_state
 from optax_lrmult._layout import Layout, layout_inside
 from optax_lrmult._names import PyTree, names_of, unboxed
-from optax_lrmult._packed_tree import Packed, is_packed, packs_in
+from optax_lrmult._packed_tree import Packed, is_mask, is_packed, packs_in
 from optax_lrmult._values import shown
 
 
@@ -137,12 +137,8 @@ def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 def _masked(state: optax.OptState) -> set[int]:
     """The packed parts that a mask stands around: they know some parameters only."""
-    nodes = jax.tree.leaves(state, is_leaf=_is_mask)
-    return {id(pack) for node in nodes if _is_mask(node) for pack in packs_in(node)}
-
-
-def _is_mask(node: Any) -> bool:
-    return isinstance(node, optax.MaskedState)
+    nodes = jax.tree.leaves(state, is_leaf=is_mask)
+    return {id(pack) for node in nodes if is_mask(node) for pack in packs_in(node)}
 
 
 def _seen(params: PyTree, pack: Packed, masked: Container[int]) -> PyTree:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optax_lrmult._values import shown
 
@@ -41,6 +42,11 @@ def packs_in(tree: Any) -> list[Packed]:
     return [
         node for node in jax.tree.leaves(tree, is_leaf=is_packed) if is_packed(node)
     ]
+
+
+def is_mask(node: Any) -> bool:
+    """Whether it is the state of `optax.masked`; also for `is_leaf`."""
+    return isinstance(node, optax.MaskedState)
 
 
 def check_describes(pack: Packed, shapes: Mapping[str, tuple[int, ...]]) -> None:

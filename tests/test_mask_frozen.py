@@ -14,6 +14,7 @@ from benchmarks.measure import compiled_step
 from benchmarks.trees import VIT_B, vit
 from flax import nnx
 from flax.training.train_state import TrainState
+from thaw import is_hidden, masked_adam, taken_over
 
 import optax_lrmult as olm
 
@@ -187,11 +188,7 @@ PLAIN, MASKED = r"\[0\]\.count", r"\.inner_state\[0\]\.count"
 
 def without_moments(state: Any) -> Any:
     """As Orbax returns it, where a checkpoint of an NNX state has no such array."""
-    return jax.tree.map(
-        lambda x: None if isinstance(x, optax.MaskedNode) else x,
-        state,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-    )
+    return jax.tree.map(lambda x: None if is_hidden(x) else x, state, is_leaf=is_hidden)
 
 
 @pytest.mark.parametrize(
@@ -255,25 +252,13 @@ def test_moments_go_on_where_others_are_frozen(pack: bool) -> None:
     """The README's way from one set of frozen parameters to another."""
     params = {name: jnp.full((2, 2), float(n)) for n, name in enumerate("abcd", 1)}
 
-    def make(frozen: str) -> optax.GradientTransformationExtraArgs:
-        adam = olm.packed(optax.adam(1e-2)) if pack else optax.adam(1e-2)
-        return olm.with_name_multipliers(adam, {frozen: 0}, mask_frozen=True)
-
-    def is_hidden(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
-    old, new = make("a"), make("b")
+    old, new = (masked_adam(1e-2, frozen, pack=pack) for frozen in "ab")
     _, state = old.update(params, old.init(params), params)
     fresh = new.init(params)
     if pack:
         state = olm.unpacked_state(state, params)
         fresh = olm.unpacked_state(fresh, params)
-    state = jax.tree.map(
-        lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
-        fresh,
-        state,
-        is_leaf=is_hidden,
-    )
+    state = taken_over(fresh, state)
     if pack:
         state = olm.packed_state(state, params, like=new.init(params))
     updates, state = new.update(params, state, params)
@@ -311,9 +296,6 @@ def test_what_thaws_can_move_as_under_a_new_adam(masked: bool) -> None:
         draw = np.random.default_rng(seed).standard_normal
         return {name: jnp.asarray(draw(3), jnp.float32) for name in params}
 
-    def is_hidden(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
     old = olm.adam(1e-3, multipliers={"stem": 0}, mask_frozen=True)
     if not masked:
         old = optax.adam(1e-3)
@@ -326,12 +308,7 @@ def test_what_thaws_can_move_as_under_a_new_adam(masked: bool) -> None:
         state = optax.MaskedState(state)
         state = optax.tree.set(state, mu={**state.inner_state[0].mu, "stem": hidden})
         state = optax.tree.set(state, nu={**state.inner_state[0].nu, "stem": hidden})
-    state = jax.tree.map(
-        lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
-        new.init(params),
-        state,
-        is_leaf=is_hidden,
-    )
+    state = taken_over(new.init(params), state)
     plain = optax.adam(1e-3)
     expected_state = plain.init(params)
     for seed in range(100, 120):

@@ -19,6 +19,7 @@ from one_step import (
     leaves,
     squares,
 )
+from thaw import masked_adam, taken_over
 
 import optax_lrmult as olm
 from optax_lrmult import path_labels, per_layer, scale_by_name_multiplier
@@ -258,27 +259,17 @@ if FLAX >= (0, 11):  # Before it boxes are leaves; before 0.12 they hold no node
     def test_moments_go_on_where_others_are_frozen(pack: bool) -> None:
         """The README's way, between the states of two optimizers."""
 
-        def make(frozen: str) -> optax.GradientTransformationExtraArgs:
-            adam = olm.packed(optax.adam(0.1)) if pack else optax.adam(0.1)
-            return olm.with_name_multipliers(adam, {frozen: 0}, mask_frozen=True)
-
-        def is_hidden(node: Any) -> bool:
-            return isinstance(node, optax.MaskedNode)
-
         model = ListNet()
-        optimizer = nnx.Optimizer(model, make("layers/0"), wrt=nnx.Param)
+        old_tx = masked_adam(0.1, "layers/0", pack=pack)
+        new_tx = masked_adam(0.1, "layers/1/bias", pack=pack)
+        optimizer = nnx.Optimizer(model, old_tx, wrt=nnx.Param)
         train_with_optimizer(model, optimizer, nnx.Param)
         old = optimizer.opt_state
-        optimizer = nnx.Optimizer(model, make("layers/1/bias"), wrt=nnx.Param)
+        optimizer = nnx.Optimizer(model, new_tx, wrt=nnx.Param)
         new, params = optimizer.opt_state, nnx.state(model, nnx.Param)
         if pack:
             old, new = (olm.unpacked_state(state, params) for state in (old, new))
-        state = jax.tree.map(
-            lambda new, old: new if is_hidden(new) or is_hidden(old) else old,
-            new,
-            old,
-            is_leaf=is_hidden,
-        )
+        state = taken_over(new, old)
         if pack:
             state = olm.packed_state(state, params, like=optimizer.opt_state)
         optimizer.opt_state = state

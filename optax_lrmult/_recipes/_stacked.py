@@ -65,10 +65,9 @@ def _stack(rule: Rule, axis: int, shapes: Shapes) -> Stack:
             )
     paths = [tuple(name.split("/")[:-1]) for name in shapes]
     path = paths[0][: common_length(*paths)]
-    below = {p[len(path)] for p in paths if len(p) > len(path)}
-    if isinstance(rule.pattern, str) and rule.pattern.split("/")[0] not in "/".join(
-        path
-    ):
+    top = rule.text.split("/")[0]
+    if isinstance(rule.pattern, str) and top not in "/".join(path):
+        below = {p[len(path)] for p in paths if len(p) > len(path)}
         _check_are_no_blocks(rule, below)
     distances = dict.fromkeys(shapes, length)
     return Stack(rule.text, path, max(1, len(path)), distances, length + 1, axis)
