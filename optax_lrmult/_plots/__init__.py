@@ -1,1 +1,0 @@
-"""Figures of an assignment; matplotlib is imported by the call that draws."""

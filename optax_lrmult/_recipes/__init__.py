@@ -1,1 +1,0 @@
-"""Recipes: pure functions that write the tables of rules practitioners use."""

@@ -1,0 +1,173 @@
+"""Where names meet rules: the assignment, which everything else reads."""
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+
+from optax_lrmult.core.expect import expect, few, nearest
+from optax_lrmult.core.names import ParamLabels, PyTree, is_hidden, named_leaves
+from optax_lrmult.core.rules import FunctionRule, NameFn, Rule, Rules, RulesLike
+from optax_lrmult.core.values import check_fits, describe
+
+OnUnmatched = Literal["error", "warn", "ignore"]
+
+
+class Assignment(NamedTuple):
+    """What one parameter gets.
+
+    Attributes:
+      name: the parameter's name, such as `block_0/attn/kernel`.
+      shape: its shape.
+      dtype: its dtype.
+      rule: the first rule that takes the name, or `None`.
+      value: that rule's value, or `None`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    rule: Rule | FunctionRule | None
+    value: Any
+
+    def value_or(self, default: Any) -> Any:
+        """The value, or what a name without a rule has."""
+        return default if self.rule is None else self.value
+
+
+def assign(
+    params: PyTree,
+    rules: RulesLike | NameFn,
+    *,
+    param_labels: ParamLabels = None,
+    on_unmatched: OnUnmatched = "ignore",
+    argument: str = "rules",
+) -> list[Assignment]:
+    """The rule and the value of each parameter.
+
+    The transformations, the preview and the checks all read this one function, so that
+    what is shown is what runs.
+
+    Args:
+      params: a pytree of arrays, or of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
+        What `optax.masked` or `optax.partition` hides of it is a name, and no row.
+      rules: a table of rules; see `Rules`.
+      param_labels: the names, if not those of `path_labels`: a function from a pytree
+        to a pytree of strings, or such a pytree.
+      on_unmatched: what to do about a rule that matches no name: `"error"`, `"warn"`
+        or `"ignore"`. A tree without any leaf is not asked.
+      argument: what an error calls the table.
+
+    Returns:
+      One `Assignment` for each leaf, in the order of `jax.tree.leaves(params)`.
+
+    Raises:
+      TypeError: a leaf is not an array, or a rule is of a wrong type.
+      ValueError: two parameters have one name; the length of a `per_layer` does not
+        fit a parameter; or a rule matches none, with the nearest names in the text.
+
+    Example:
+      >>> params = {"stem": {"kernel": jnp.ones((2, 3))}, "head": jnp.ones(3)}
+      >>> for row in assign(params, {"stem": 0.1}):
+      ...     print(row.name, row.shape, row.rule, row.value)
+      head (3,) None None
+      stem/kernel (2, 3) 'stem' 0.1
+      >>> assign(params, {"stam": 0.1}, on_unmatched="error")
+      Traceback (most recent call last):
+      ValueError: Rule 'stam' (0.1) of rules matches none of the 2 parameters.
+      Nearest: 'stem', as in 'stem/kernel'. ...
+    """
+    words = get_args(OnUnmatched)
+    expect(on_unmatched in words, "on_unmatched", f"one of {words}", on_unmatched)
+    rules, named = Rules(rules), named_leaves(params, param_labels)
+    rows = [_assigned(*pair, rules) for pair in named if not is_hidden(pair[1])]
+    if named and on_unmatched != "ignore":
+        dead = _dead(rules, named, argument)
+        if dead and on_unmatched == "warn":
+            warnings.warn("\n".join(dead), stacklevel=3)
+        elif dead:
+            allow = "To allow this, pass on_unmatched='warn' or 'ignore'."
+            raise ValueError("\n".join([*dead, allow]))
+    return rows
+
+
+def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
+    expect(
+        hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex),
+        f"The parameter {name!r}",
+        "an array (take them first, for example by "
+        "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
+        "flax.nnx.Param))",
+        leaf,
+        TypeError,
+    )
+    rule, value = rules.find(name)
+    check_fits(value, jnp.shape(leaf), rule, name)
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return Assignment(name, jnp.shape(leaf), dtype, rule, value)
+
+
+def _dead(
+    rules: Rules, named: Sequence[tuple[str, Any]], argument: str
+) -> list[str]:
+    """Why each rule that matches no name matches none, of the first ten."""
+    names = [name for name, _ in named]
+    hidden = tuple(name + "/" for name, leaf in named if is_hidden(leaf))
+    dead = (
+        rule
+        for rule in rules
+        if not any(map(rule.takes, names)) and not _goes_below(rule, hidden)
+    )
+    return [_explained(rule, names, argument) for rule in itertools.islice(dead, 10)]
+
+
+def _goes_below(rule: Rule | FunctionRule, hidden: tuple[str, ...]) -> bool:
+    """True if a rule names what is below a node that a mask hides as a whole."""
+    texts = rule.pattern.texts if isinstance(rule, Rule) else ()
+    return any(text.startswith(hidden) for text in texts)
+
+
+def _explained(
+    rule: Rule | FunctionRule, names: Sequence[str], argument: str
+) -> str:
+    """Why a rule matches nothing, as far as its pattern tells."""
+    if isinstance(rule, FunctionRule):
+        return f"The function {rule} of {argument} gives no value to any of {few(names)}."
+    return (
+        f"Rule {rule} ({describe(rule.value)}) of {argument} matches none of the "
+        f"{len(names)} parameters. {_nearest(rule.pattern.texts[0], names)} {_hint(rule, names)}"
+    )
+
+
+def _nearest(text: str, names: Sequence[str]) -> str:
+    """The pieces of names that look most like the pattern, and where they occur."""
+    depth, pieces = text.count("/") + 1, {}
+    for name in names:
+        keys = name.split("/")
+        for start in range(max(1, len(keys) - depth + 1)):
+            pieces.setdefault("/".join(keys[start : start + depth]), name)
+    near = nearest(text, list(pieces)[:2000], most=3)
+    if not near:
+        return f"The parameters are {few(names)}."
+    return f"Nearest: {'; '.join(f'{p!r}, as in {pieces[p]!r}' for p in near)}."
+
+
+def _hint(rule: Rule, names: Sequence[str]) -> str:
+    """What to write instead, if the pattern says what was meant."""
+    text = rule.pattern.texts[0]
+    if rule.pattern.kind == "prefix":
+        return "A prefix is whole segments from the beginning of a name."
+    if rule.pattern.kind != "contains":
+        return f"A {rule.pattern.kind} must match the whole name."
+    if any(text.lower() in name.lower() for name in names):
+        return "It differs in letter case only."
+    if any(mark in text for mark in ("^", "$", "|", "\\", "(", ".*")):
+        return f"A str is a plain substring: for a regex write re.compile({text!r})."
+    if any(mark in text for mark in "*?["):
+        return f"A str is a plain substring: for a glob write glob({text!r})."
+    first, _, rest = text.partition("/")
+    if rest and any(rest in name for name in names):
+        return f"Without {first + '/'!r} it would match."
+    return "A str must be a substring of the name, and letter case counts."

@@ -1,0 +1,1 @@
+"""The Keras optimizer Adam_lr_mult, whole."""

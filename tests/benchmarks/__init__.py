@@ -1,1 +1,0 @@
-"""What multipliers cost: `python -m tests.benchmarks`, from the root of a clone."""
