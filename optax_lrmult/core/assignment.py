@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from optax_lrmult.core.expect import expect, few, nearest
 from optax_lrmult.core.names import ParamLabels, PyTree, is_hidden, named_leaves
-from optax_lrmult.core.rules import FunctionRule, NameFn, Rule, Rules, RulesLike
+from optax_lrmult.core.rules import FunctionRule, Rule, Rules, RulesLike, as_rules
 from optax_lrmult.core.values import check_fits, describe
 
 OnUnmatched = Literal["error", "warn", "ignore"]
@@ -39,7 +39,7 @@ class Assignment(NamedTuple):
 
 def assign(
     params: PyTree,
-    rules: RulesLike | NameFn,
+    rules: RulesLike,
     *,
     param_labels: ParamLabels = None,
     on_unmatched: OnUnmatched = "ignore",
@@ -52,7 +52,7 @@ def assign(
 
     Args:
       params: a pytree of arrays, or of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
-        What `optax.masked` or `optax.partition` hides of it is a name, and no row.
+        What `optax.masked` or `optax.partition` hides of it has a name, and no row.
       rules: a table of rules; see `Rules`.
       param_labels: the names, if not those of `path_labels`: a function from a pytree
         to a pytree of strings, or such a pytree.
@@ -81,14 +81,15 @@ def assign(
     """
     words = get_args(OnUnmatched)
     expect(on_unmatched in words, "on_unmatched", f"one of {words}", on_unmatched)
-    rules, named = Rules(rules), named_leaves(params, param_labels)
-    rows = [_assigned(*pair, rules) for pair in named if not is_hidden(pair[1])]
+    table = as_rules(rules, f"The table {argument}")
+    named = named_leaves(params, param_labels)
+    rows = [_assigned(*pair, table) for pair in named if not is_hidden(pair[1])]
     if named and on_unmatched != "ignore":
-        dead = _dead(rules, named, argument)
+        dead = _dead(table, named, argument)
         if dead and on_unmatched == "warn":
             warnings.warn("\n".join(dead), stacklevel=3)
         elif dead:
-            allow = "To allow this, pass on_unmatched='warn' or 'ignore'."
+            allow = "To allow this, pass on_unmatched='warn' or on_unmatched='ignore'."
             raise ValueError("\n".join([*dead, allow]))
     return rows
 
@@ -109,12 +110,11 @@ def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
     return Assignment(name, jnp.shape(leaf), dtype, rule, value)
 
 
-def _dead(
-    rules: Rules, named: Sequence[tuple[str, Any]], argument: str
-) -> list[str]:
+def _dead(rules: Rules, named: Sequence[tuple[str, Any]], argument: str) -> list[str]:
     """Why each rule that matches no name matches none, of the first ten."""
     names = [name for name, _ in named]
-    hidden = tuple(name + "/" for name, leaf in named if is_hidden(leaf))
+    # A bare hidden node is the whole tree.
+    hidden = tuple(f"{name}/".lstrip("/") for name, leaf in named if is_hidden(leaf))
     dead = (
         rule
         for rule in rules
@@ -125,19 +125,21 @@ def _dead(
 
 def _goes_below(rule: Rule | FunctionRule, hidden: tuple[str, ...]) -> bool:
     """True if a rule names what is below a node that a mask hides as a whole."""
-    texts = rule.pattern.texts if isinstance(rule, Rule) else ()
+    texts = rule.pattern.texts if isinstance(rule, Rule) else ("",)
     return any(text.startswith(hidden) for text in texts)
 
 
-def _explained(
-    rule: Rule | FunctionRule, names: Sequence[str], argument: str
-) -> str:
+def _explained(rule: Rule | FunctionRule, names: Sequence[str], argument: str) -> str:
     """Why a rule matches nothing, as far as its pattern tells."""
     if isinstance(rule, FunctionRule):
-        return f"The function {rule} of {argument} gives no value to any of {few(names)}."
+        return (
+            f"The function {rule} of {argument} has no value for any of {few(names)}."
+        )
+    text = rule.pattern.texts[0]
     return (
         f"Rule {rule} ({describe(rule.value)}) of {argument} matches none of the "
-        f"{len(names)} parameters. {_nearest(rule.pattern.texts[0], names)} {_hint(rule, names)}"
+        f"{len(names)} parameters. {_nearest(text, names)} "
+        f"{_hint(rule.pattern.kind, text, names)}"
     )
 
 
@@ -154,20 +156,16 @@ def _nearest(text: str, names: Sequence[str]) -> str:
     return f"Nearest: {'; '.join(f'{p!r}, as in {pieces[p]!r}' for p in near)}."
 
 
-def _hint(rule: Rule, names: Sequence[str]) -> str:
+def _hint(kind: str, text: str, names: Sequence[str]) -> str:
     """What to write instead, if the pattern says what was meant."""
-    text = rule.pattern.texts[0]
-    if rule.pattern.kind == "prefix":
+    if kind == "prefix":
         return "A prefix is whole segments from the beginning of a name."
-    if rule.pattern.kind != "contains":
-        return f"A {rule.pattern.kind} must match the whole name."
+    if kind != "contains":
+        return f"A {kind} must match the whole name."
     if any(text.lower() in name.lower() for name in names):
         return "It differs in letter case only."
     if any(mark in text for mark in ("^", "$", "|", "\\", "(", ".*")):
         return f"A str is a plain substring: for a regex write re.compile({text!r})."
     if any(mark in text for mark in "*?["):
         return f"A str is a plain substring: for a glob write glob({text!r})."
-    first, _, rest = text.partition("/")
-    if rest and any(rest in name for name in names):
-        return f"Without {first + '/'!r} it would match."
     return "A str must be a substring of the name, and letter case counts."

@@ -14,6 +14,15 @@ RulesLike = Mapping[Any, Any] | Iterable[Any] | None
 """A mapping or pairs from pattern to value, or `Rules`; `None` for an empty table."""
 
 
+class _NoValue:
+    def __repr__(self) -> str:
+        return "no value"
+
+
+NO_VALUE = _NoValue()
+"""The value of a rule whose names get none, though later rules would take them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One row of a table: a pattern, and the value of the names that it takes.
@@ -38,18 +47,14 @@ class Rule:
         """True if the rule would give the name a value, were it the only one."""
         return self.pattern.matches(name)
 
-    def value_of(self, name: str) -> Any:
-        """The value of a name that it takes."""
-        del name
-        return self.value
-
     def map(self, function: Callable[[Any, "Rule"], Any]) -> "Rule":
         """The rule with another value, `function(value, rule)`."""
-        return Rule(self.pattern, function(self.value, self))
+        value = self.value
+        return Rule(self.pattern, value if value is NO_VALUE else function(value, self))
 
     def to_config(self) -> dict[str, Any]:
         """Its row in `Rules.to_config`."""
-        value = to_plain(self.value, f"Rule {self}")
+        value = to_plain(self.value, f"The value of rule {self}")
         return {**self.pattern.to_config(), "value": value}
 
     def __str__(self) -> str:
@@ -66,10 +71,6 @@ class FunctionRule:
     def takes(self, name: str) -> bool:
         """True if the function has a value for the name."""
         return self.function(name) is not None
-
-    def value_of(self, name: str) -> Any:
-        """What the function returns."""
-        return self.function(name)
 
     def map(self, function: Callable[[Any, "FunctionRule"], Any]) -> "FunctionRule":
         """The rule with another function behind its own."""
@@ -131,10 +132,10 @@ class Rules:
         return len(self.rules)
 
     def __add__(self, other: RulesLike) -> "Rules":
-        return Rules((*self, *Rules(other)))
+        return Rules((*self, *as_rules(other, "The table behind +")))
 
     def __radd__(self, other: RulesLike) -> "Rules":
-        return Rules(other) + self
+        return as_rules(other, "The table in front of +") + self
 
     def __repr__(self) -> str:
         rows = [
@@ -145,10 +146,10 @@ class Rules:
 
     def find(self, name: str) -> tuple[Rule | FunctionRule | None, Any]:
         """The first rule that takes a name, and its value; else `(None, None)`."""
-        for rule in self.rules:
-            if rule.takes(name):
-                return rule, rule.value_of(name)
-        return None, None
+        rule = next((rule for rule in self.rules if rule.takes(name)), None)
+        if rule is None or rule.value is NO_VALUE:
+            return None, None
+        return rule, rule.value if isinstance(rule, Rule) else rule.function(name)
 
     def map(self, function: Callable[[Any, Any], Any]) -> "Rules":
         """The table with other values, `function(value, rule)` for each rule."""
@@ -184,6 +185,19 @@ class Rules:
         return [rule.to_config() for rule in self]
 
 
+def as_rules(table: RulesLike, owner: str) -> Rules:
+    """The table of an argument, where a function would be a schedule to optax."""
+    expect(
+        isinstance(table, Rules) or not callable(table),
+        owner,
+        "a table of rules (write a function of the name as Rules(function), and a "
+        'schedule for all parameters as {"": schedule})',
+        table,
+        TypeError,
+    )
+    return Rules(table)
+
+
 def _as_rule(row: Any) -> Rule | FunctionRule:
     if isinstance(row, Rule | FunctionRule):
         return row
@@ -194,15 +208,14 @@ def _as_rule(row: Any) -> Rule | FunctionRule:
 
 
 def _from_config(row: Mapping[str, Any]) -> Rule:
-    kinds = [key for key in KINDS if key in row]
-    for key in row.keys() - {*KINDS, "words", "value"}:
-        near = nearest(key, [*KINDS, "value"])
+    kinds, known = [key for key in KINDS if key in row], [*KINDS, "words", "value"]
+    for key in row.keys() - {*known}:
+        near = nearest(key, known)
         raise ValueError(f"The row {row} has an unknown key {key!r}. Near: {near}.")
     is_whole = len(kinds) == 1 and "value" in row
     expect(is_whole, "A row", f"one of {[*KINDS]} and a value", row)
     texts = row[kinds[0]]
     texts = [texts] if isinstance(texts, str) else texts
-    pattern = dataclasses.replace(
-        KINDS[kinds[0]](*texts), words=row.get("words", "")
-    )
+    pattern = KINDS[kinds[0]](*texts)
+    pattern = dataclasses.replace(pattern, words=row.get("words", ""))
     return Rule(pattern, from_plain(row["value"]))
