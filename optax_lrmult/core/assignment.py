@@ -95,8 +95,9 @@ def assign(
 
 
 def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
+    is_number = isinstance(leaf, int | float | complex)
     expect(
-        hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex),
+        hasattr(leaf, "dtype") or is_number,
         f"The parameter {name!r}",
         "an array (take them first, for example by "
         "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
@@ -106,7 +107,7 @@ def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
     )
     rule, value = rules.find(name)
     check_fits(value, jnp.shape(leaf), rule, name)
-    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    dtype = jnp.result_type(leaf) if is_number else leaf.dtype
     return Assignment(name, jnp.shape(leaf), dtype, rule, value)
 
 

@@ -24,6 +24,9 @@ class Pattern:
     regex: re.Pattern[str] | None = None
     words: str = ""
 
+    def __post_init__(self) -> None:
+        expect(len(self.texts) > 0, f"A {self.kind} pattern", "given a text", ())
+
     def matches(self, name: str) -> bool:
         """True if a rule with this pattern takes the name."""
         if self.regex is not None:
@@ -89,12 +92,6 @@ def glob(*texts: str) -> Pattern:
     Args:
       *texts: one glob, or several of which any will do.
 
-    Returns:
-      The pattern, for use in a rule.
-
-    Raises:
-      ValueError: a set is empty or out of order, as in `[]` and `[z-a]`.
-
     Example:
       >>> blocks = glob("block_*/kernel")
       >>> [blocks.matches(name) for name in ("block_0/kernel", "block_0/attn/kernel")]
@@ -111,9 +108,6 @@ def prefix(*texts: str) -> Pattern:
 
     Args:
       *texts: one prefix, or several of which any will do; `""` takes all names.
-
-    Returns:
-      The pattern, for use in a rule.
 
     Example:
       >>> [prefix("layer_1").matches(name) for name in ("layer_1/w", "layer_10/w")]
