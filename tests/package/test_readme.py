@@ -1,0 +1,88 @@
+"""Every block of the README runs, in its order, in one namespace."""
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.flax import save_file
+
+from optax_lrmult.__main__ import main
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PREVIEW = "python -m optax_lrmult preview "
+# test_demo.py runs the first command on tiny sizes, and .ci/run the second as it stands.
+COMMANDS = """\
+pip install '.[demo]' && python -m optax_lrmult demo
+pip install '.[test]' && python -m pytest
+"""
+
+
+@pytest.fixture(scope="module")
+def namespace() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_there_are_blocks_of_known_kinds_only() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"sh", "toml", "pycon", "python"}
+    assert len(BLOCKS) >= 10
+
+
+# Later blocks use the names of earlier ones.
+@pytest.mark.xdist_group("readme")
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_block_runs(
+    index: int,
+    namespace: dict[str, Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind, text = BLOCKS[index]
+    monkeypatch.chdir(folder)
+    if kind == "pycon":
+        text = text.replace("\n\n", "\n<BLANKLINE>\n")  # None stands between examples.
+        test = doctest.DocTestParser().get_doctest(text, namespace, "README", None, 0)
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner.run(test, clear_globs=False)
+        namespace.update(test.globs)
+        assert runner.summarize(verbose=False).failed == 0
+    elif kind == "toml":
+        Path("rules.toml").write_text(text)
+    elif text.startswith(PREVIEW):
+        params = flatten_dict(namespace["params"], sep=".")
+        save_file(params, "model.safetensors")
+        assert main(shlex.split(text)[3:]) == 0
+        assert len(Path("out.csv").read_text().splitlines()) == 1 + len(params)
+    elif kind == "sh":
+        assert text == COMMANDS
+    else:
+        exec(text, namespace)
+
+
+def test_the_injected_multiplier_changes_without_a_compilation() -> None:
+    """What the block on `optax.inject_hyperparams` says of itself."""
+    text = next(text for _, text in BLOCKS if "inject_hyperparams\n" in text)
+    names: dict[str, Any] = {}
+    exec("import jax, jax.numpy as jnp, optax, optax_lrmult as olm", names)
+    names["params"] = {"stem": names["jnp"].ones(2), "head": names["jnp"].ones(2)}
+    for example in doctest.DocTestParser().get_examples(text):
+        exec(example.source, names)
+    jax, tx, state = names["jax"], names["tx"], names["opt_state"]
+    step = jax.jit(tx.update)
+    ratios = []
+    for multiplier in 0.01, 0.5:
+        state.hyperparams["stem"] = names["jnp"].asarray(multiplier)
+        updates, state = step(names["params"], state, names["params"])
+        ratios.append(float(updates["stem"][0] / updates["head"][0]))
+    assert ratios == pytest.approx([0.01, 0.5], rel=1e-5)
+    assert step._cache_size() == 1
