@@ -1,11 +1,11 @@
 """Parameter groups for JAX and Optax, by parameter name.
 
-    params --names--> name --rules--> value of each name --assign--> rows --transforms--> updates
-                               ^                                      |
-                         recipes write them                           +--report--> preview, plots, numbers to log
+    params --names--> name --rules--> its value --assign--> rows --transforms--> updates
+                             ^                               |
+                    recipes write them                       +--report--> preview, plots
 
-A parameter has a name; the first rule whose pattern takes the name gives it a value. What
-a value means is for its reader to say: a multiplier, a weight decay, a beta, a label.
+A parameter has a name; the first rule whose pattern takes the name gives it a value.
+What a value means is for its reader to say: a multiplier, a weight decay, a beta.
 """
 
 from optax_lrmult import keras as keras, recipes as recipes, report as report
