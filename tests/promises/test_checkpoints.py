@@ -1,0 +1,475 @@
+"""Checkpoints: rules change between runs, and states go to plain optax and back."""
+
+import functools
+import inspect
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
+
+import optax_lrmult
+from optax_lrmult import adam, adamw, set_multipliers
+
+RATE = 0.05
+INPUTS = np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3)
+TARGETS = np.linspace(0.5, -0.5, 8, dtype=np.float32).reshape(4, 2)
+UPDATE_TAKES_MODEL = "model" in inspect.signature(nnx.Optimizer.update).parameters
+
+Trip = Callable[[Any, Any], Any]
+"""Saves its first argument and restores it into the structure of the second."""
+
+
+def falling_rate(step: Any) -> Any:
+    return RATE * 0.5**step
+
+
+def rising(step: Any) -> Any:
+    return 0.25 * (step + 1)
+
+
+def in_chain(multipliers: Any, rate: Any = RATE, **options: Any) -> Any:
+    return optax.chain(
+        optax.scale_by_adam(),
+        optax_lrmult.scale_by_name_multiplier(multipliers, **options),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+# Three kinds of runs: by hand, with a Linen TrainState, with an nnx.Optimizer.
+
+
+class LinenNet(nn.Module):
+    @nn.compact
+    def __call__(self, inputs: Any) -> Any:
+        return nn.Dense(2, name="head")(nn.tanh(nn.Dense(4, name="stem")(inputs)))
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = nnx.Linear(3, 4, rngs=rngs)
+        self.head = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.head(nnx.tanh(self.stem(inputs)))
+
+
+@functools.cache
+def initial_params() -> Any:
+    return LinenNet().init(jax.random.key(0), INPUTS)["params"]
+
+
+def loss_of(outputs: Any) -> Any:
+    return jnp.mean((outputs - TARGETS) ** 2)
+
+
+@jax.grad
+def gradients(params: Any) -> Any:
+    return loss_of(LinenNet().apply({"params": params}, INPUTS))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def functional_step(tx: Any, tree: Any) -> Any:
+    params = tree["params"]
+    updates, opt_state = tx.update(gradients(params), tree["opt_state"], params)
+    return {"params": optax.apply_updates(params, updates), "opt_state": opt_state}
+
+
+@jax.jit
+def linen_step(tree: TrainState) -> TrainState:
+    return tree.apply_gradients(grads=gradients(tree.params))
+
+
+@nnx.jit
+def nnx_step(model: NnxNet, optimizer: Any) -> None:
+    grads = nnx.grad(lambda model: loss_of(model(INPUTS)))(model)
+    optimizer.update(*([model, grads] if UPDATE_TAKES_MODEL else [grads]))
+
+
+class FunctionalRun:
+    def __init__(self, tx: Any):
+        params = initial_params()
+        self.tx = tx
+        self.tree = {"params": params, "opt_state": tx.init(params)}
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self.tree = functional_step(self.tx, self.tree)
+
+    def restore(self, tree: Any) -> None:
+        self.tree = tree
+
+    def params(self) -> Any:
+        return self.tree["params"]
+
+    def opt_state(self) -> Any:
+        return self.tree["opt_state"]
+
+    def set_opt_state(self, opt_state: Any) -> None:
+        self.tree = {**self.tree, "opt_state": opt_state}
+
+
+class LinenRun:
+    def __init__(self, tx: Any):
+        apply, params = LinenNet().apply, initial_params()
+        tree = TrainState.create(apply_fn=apply, params=params, tx=tx)
+        # TrainState begins with a Python int, which is compiled for on its own.
+        self.tree = tree.replace(step=jnp.zeros([], jnp.int32))
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self.tree = linen_step(self.tree)
+
+    def restore(self, tree: Any) -> None:
+        self.tree = tree
+
+    def params(self) -> Any:
+        return self.tree.params
+
+    def opt_state(self) -> Any:
+        return self.tree.opt_state
+
+    def set_opt_state(self, opt_state: Any) -> None:
+        self.tree = self.tree.replace(opt_state=opt_state)
+
+
+class NnxRun:
+    def __init__(self, tx: Any):
+        self.model = NnxNet(nnx.Rngs(0))
+        self.optimizer = nnx.Optimizer(self.model, tx, wrt=nnx.Param)
+
+    @property
+    def tree(self) -> Any:
+        return nnx.state((self.model, self.optimizer))
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            nnx_step(self.model, self.optimizer)
+
+    def restore(self, tree: Any) -> None:
+        nnx.update((self.model, self.optimizer), tree)
+
+    def params(self) -> Any:
+        return nnx.to_pure_dict(nnx.state(self.model, nnx.Param))
+
+    def opt_state(self) -> Any:
+        return self.optimizer.opt_state
+
+    def set_opt_state(self, opt_state: Any) -> None:
+        self.optimizer.opt_state = opt_state
+
+
+Run = FunctionalRun | LinenRun | NnxRun
+Start = Callable[[Any], Run]
+"""Begins a run with an optimizer."""
+
+
+@pytest.fixture(params=[FunctionalRun, LinenRun, NnxRun])
+def start(request: pytest.FixtureRequest) -> Start:
+    return request.param
+
+
+@pytest.fixture(params=["orbax", "msgpack"])
+def trip(request: pytest.FixtureRequest, tmp_path: Path) -> Trip:
+    def through_orbax(saved: Any, target: Any) -> Any:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path, saved)
+            checkpointer.wait_until_finished()
+            return checkpointer.restore(path, target)
+
+    def through_msgpack(saved: Any, target: Any) -> Any:
+        if not isinstance(saved, nnx.State):
+            in_bytes = flax.serialization.to_bytes(saved)
+            return flax.serialization.from_bytes(target, in_bytes)
+        restored = through_msgpack(nnx.to_pure_dict(saved), nnx.to_pure_dict(target))
+        nnx.replace_by_pure_dict(target, restored)
+        return target
+
+    return {"orbax": through_orbax, "msgpack": through_msgpack}[request.param]
+
+
+def arrays(tree: Any) -> list[np.ndarray]:
+    return [np.array(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_same_bits(actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for array, like in zip(actual, expected, strict=True):
+        assert array.dtype == like.dtype
+        np.testing.assert_array_equal(array, like)
+
+
+def stirred(tree: Any) -> Any:
+    """As after training: each leaf has a value that no other leaf has."""
+    leaves, treedef = jax.tree.flatten(tree)
+    new = [leaf + jnp.asarray(i, leaf.dtype) for i, leaf in enumerate(leaves, 1)]
+    return jax.tree.unflatten(treedef, new)
+
+
+def moved_by_a_step(run: Run) -> dict[str, bool]:
+    """Whether the kernels of stem and head change when training goes on."""
+    before = {name: np.array(layer["kernel"]) for name, layer in run.params().items()}
+    run.train(1)
+    after = {name: np.array(layer["kernel"]) for name, layer in run.params().items()}
+    return {name: bool((after[name] != before[name]).any()) for name in before}
+
+
+# Rules change between runs.
+
+
+@pytest.mark.parametrize(
+    "old",
+    [None, {"stem": 0.1}, [(re.compile("stem/.*"), 0.5), ("", 2)], {"head": rising}],
+    ids=["none", "static", "regex", "scheduled"],
+)
+def test_other_rules_restore_the_same_moments(
+    old: Any, trip: Trip, start: Start
+) -> None:
+    run = start(adam(RATE, multipliers=old))
+    run.restore(stirred(run.tree))
+    new = {"bias": 3.0, re.compile("stem/.*"): 0.0, "head": 0.25}
+    other = start(adam(RATE, multipliers=new))
+    other.restore(trip(run.tree, other.tree))
+    assert_same_bits(arrays(other.tree), arrays(run.tree))
+
+
+def test_the_new_rules_hold_after_restoring(trip: Trip, start: Start) -> None:
+    run = start(adam(RATE, multipliers={"head": 0.0}))
+    assert moved_by_a_step(run) == {"stem": True, "head": False}
+    other = start(adam(RATE, multipliers={"stem": 0.0}))
+    other.restore(trip(run.tree, other.tree))
+    assert moved_by_a_step(other) == {"stem": False, "head": True}
+
+
+# Plain optax and back.
+
+
+def wrapped(tx: Any) -> tuple[Any, Callable[[Any], Any]]:
+    return tx, functools.partial(optax_lrmult.with_name_multipliers, tx)
+
+
+amsgrad_with_decay = optax.chain(
+    optax.scale_by_amsgrad(),
+    optax.add_decayed_weights(1e-4),
+    optax.scale_by_learning_rate(RATE),
+)
+PAIRS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "adam": (optax.adam(RATE), lambda m: adam(RATE, multipliers=m)),
+    "adam_falling": (
+        optax.adam(falling_rate),
+        lambda m: adam(falling_rate, multipliers=m),
+    ),
+    "adam_bfloat16": (
+        optax.adam(RATE, mu_dtype="bfloat16"),
+        lambda m: adam(RATE, mu_dtype="bfloat16", multipliers=m),
+    ),
+    "adamw": (optax.adamw(RATE), lambda m: adamw(RATE, multipliers=m)),
+    "adamw_falling": (
+        optax.adamw(falling_rate),
+        lambda m: adamw(falling_rate, multipliers=m),
+    ),
+    "amsgrad": (
+        optax.amsgrad(RATE),
+        lambda m: adam(RATE, amsgrad=True, multipliers=m),
+    ),
+    "amsgrad_of_raw": (
+        optax.amsgrad(RATE),
+        lambda m: adam(RATE, amsgrad=True, max_of="raw", multipliers=m),
+    ),
+    "amsgrad_falling": (
+        optax.amsgrad(falling_rate),
+        lambda m: adam(falling_rate, amsgrad=True, multipliers=m),
+    ),
+    "adamw_amsgrad": (
+        amsgrad_with_decay,
+        lambda m: adamw(RATE, amsgrad=True, multipliers=m),
+    ),
+    "wrapped_adam": wrapped(optax.adam(RATE)),
+    "wrapped_adam_falling": wrapped(optax.adam(falling_rate)),
+    "wrapped_adamw": wrapped(optax.adamw(RATE)),
+    "wrapped_amsgrad": wrapped(optax.amsgrad(RATE)),
+    "wrapped_lion": wrapped(optax.lion(RATE)),
+    "wrapped_sgd": wrapped(optax.sgd(RATE, momentum=0.9)),
+}
+TABLE = {"stem": rising, "head/kernel": 2.0}
+ONES = {"stem": 1.0, re.compile("head/.*"): 1}
+
+
+def without_schedules_if_uncounted(name: str) -> Any:
+    return {"stem": 0.5} if name == "wrapped_sgd" else TABLE
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_states_go_from_plain_optax_and_back(
+    name: str, trip: Trip, start: Start
+) -> None:
+    plain, make = PAIRS[name]
+    table = without_schedules_if_uncounted(name)
+    run, ours, back = start(plain), start(make(table)), start(plain)
+    run.restore(stirred(run.tree))
+    ours.restore(trip(run.tree, ours.tree))
+    assert_same_bits(arrays(ours.tree), arrays(run.tree))
+    ours.restore(stirred(ours.tree))
+    back.restore(trip(ours.tree, back.tree))
+    assert_same_bits(arrays(back.tree), arrays(ours.tree))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw_falling", "amsgrad", "wrapped_lion"])
+def test_plain_run_goes_on_with_multipliers_of_one(name: str, trip: Trip) -> None:
+    plain, make = PAIRS[name]
+    run, other = FunctionalRun(plain), FunctionalRun(make(ONES))
+    run.train(3)
+    other.restore(trip(run.tree, other.tree))
+    run.train(3)
+    other.train(3)
+    assert_same_bits(arrays(other.tree), arrays(run.tree))
+
+
+# Injected multipliers are in the state, by the text of their rules.
+
+
+def is_multiplier_state(node: Any) -> bool:
+    return isinstance(node, optax_lrmult.ScaleByNameMultiplierState)
+
+
+def injected(run: Run) -> dict[str, list[float]]:
+    nodes = jax.tree.leaves(run.opt_state(), is_leaf=is_multiplier_state)
+    (state,) = filter(is_multiplier_state, nodes)
+    boxes = state.multipliers  # nnx keeps each array in a box, which arrays() opens.
+    return {text: arrays(box)[0].ravel().tolist() for text, box in boxes.items()}
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ["stem"],
+        ["stem/kernel"],
+        [re.compile("stem.kernel")],
+        [re.compile(".*/kernel")],
+        [optax_lrmult.glob("*/bias")],
+        [re.compile(r"(stem|head)/\w+")],
+        [re.compile(r"[^#?%&:~ ]+\b")],
+        [""],
+        ["stem/kernel", "stem/b", "stem", "head.", "head/kernel", ""],
+    ],
+    ids=str,
+)
+def test_injected_multipliers_of_any_text_come_back(
+    patterns: Any, trip: Trip, start: Start
+) -> None:
+    values = {pattern: 0.5**index for index, pattern in enumerate(patterns)}
+    run = start(in_chain(values, inject=True, on_unmatched="ignore"))
+    other_values = dict.fromkeys(patterns, 7.0)
+    other = start(in_chain(other_values, inject=True, on_unmatched="ignore"))
+    other.restore(trip(run.tree, other.tree))
+    texts = [optax_lrmult.Rule(pattern, 1).text for pattern in patterns]
+    expected = {text: [0.5**index] for index, text in enumerate(texts)}
+    assert injected(other) == expected
+
+
+def test_injected_per_layer_comes_back(trip: Trip, start: Start) -> None:
+    run, other = (
+        start(in_chain({"stem": optax_lrmult.per_layer(values, -1)}, inject=True))
+        for values in ([0.5, 1, 2, 3], [9, 9, 9, 9])
+    )
+    other.restore(trip(run.tree, other.tree))
+    assert injected(other) == {"stem": [0.5, 1.0, 2.0, 3.0]}
+
+
+# A run that was interrupted goes on as if nothing had happened.
+
+OPTIMIZERS = {
+    "adam": adam(RATE, multipliers={"stem": 0.3, "head/kernel": 2.0}),
+    "amsgrad": adam(falling_rate, amsgrad=True, multipliers={"stem": 0.3}),
+    "adamw_scheduled": adamw(RATE, multipliers={"stem": rising}),
+    "chain_static": in_chain({"stem": 0.3, "head/kernel": 2.0}, falling_rate),
+    "chain_scheduled": in_chain({"stem": rising, "bias": 0.5}),
+    "chain_injected": in_chain({"stem": 0.3, "head": rising}, inject=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        *((name, FunctionalRun) for name in OPTIMIZERS),
+        *itertools.product(["adam", "chain_injected"], [LinenRun, NnxRun]),
+    ],
+)
+def test_interrupted_run_equals_the_uninterrupted(
+    name: str, start: Start, trip: Trip
+) -> None:
+    run, other = start(OPTIMIZERS[name]), start(OPTIMIZERS[name])
+    run.train(3)
+    other.restore(trip(run.tree, other.tree))
+    run.train(3)
+    other.train(3)
+    assert_same_bits(arrays(other.tree), arrays(run.tree))
+
+
+# set_multipliers on a restored state.
+
+
+def change_multipliers(run: Run, multipliers: Any) -> None:
+    run.set_opt_state(set_multipliers(run.opt_state(), multipliers))
+
+
+def test_set_multipliers_on_a_restored_state(
+    trip: Trip, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    tx = in_chain({"stem": 0.5, "": 1}, inject=True)
+    saved, run = start(tx), start(tx)
+    run.restore(trip(saved.tree, run.tree))
+    run.train(1)
+    assert moved_by_a_step(run) == {"stem": True, "head": True}
+    change_multipliers(run, {"stem": 0.0})
+    with jax.log_compiles():
+        assert moved_by_a_step(run) == {"stem": False, "head": True}
+    change_multipliers(run, {"stem": 2.0, "": 0.0})
+    assert moved_by_a_step(run) == {"stem": True, "head": False}
+    compiled = [r.message for r in caplog.records if "XLA compilation" in r.message]
+    assert compiled == []
+
+
+# The way from optax.adam into a longer chain, and what has no way.
+
+
+@pytest.mark.parametrize("rate", [RATE, falling_rate], ids=["constant", "falling"])
+def test_adam_state_moves_into_a_longer_chain(rate: Any, trip: Trip) -> None:
+    run, old = FunctionalRun(optax.adam(rate)), FunctionalRun(optax.adam(rate))
+    run.train(3)
+    old.restore(trip(run.tree, old.tree))
+    old_state, params = old.opt_state(), old.params()
+    new_tx = in_chain(ONES, rate)
+    new_structure = jax.tree.structure(new_tx.init(params))
+    assert new_structure != jax.tree.structure(old_state)
+    new_state = jax.tree.unflatten(new_structure, jax.tree.leaves(old_state))
+    new = FunctionalRun(new_tx)
+    new.restore({"params": params, "opt_state": new_state})
+    run.train(3)
+    new.train(3)
+    assert_same_bits(arrays(new.tree), arrays(run.tree))
+
+
+def test_multi_transform_refuses_a_third_group(trip: Trip) -> None:
+    def grouped_run(stem_bias: str) -> FunctionalRun:
+        groups = {label: optax.adam(RATE) for label in ("slow", "fast", stem_bias)}
+        stem = {"kernel": "slow", "bias": stem_bias}
+        return FunctionalRun(
+            optax.multi_transform(groups, {"stem": stem, "head": "fast"})
+        )
+
+    two, same, three = (grouped_run(label) for label in ("slow", "slow", "third"))
+    assert_same_bits(arrays(trip(two.tree, same.tree)), arrays(two.tree))
+    with pytest.raises(ValueError, match="do not match"):
+        trip(two.tree, three.tree)

@@ -1,0 +1,82 @@
+"""Multipliers are free: counted in the compiled step, not timed."""
+
+import functools
+from typing import Any
+
+import jax
+import optax
+import pytest
+from benchmarks.measure import Cost, compiled_step
+from benchmarks.trees import VIT_S, vit
+
+import optax_lrmult as olm
+
+TREE = vit(*VIT_S)
+TABLE = olm.recipes.layer_decay(0.75, TREE)
+SCALAR, LEAVES = 4, 200
+
+
+def test_the_tree_is_that_of_a_vit_with_fourteen_multipliers() -> None:
+    assert len(jax.tree.leaves(TREE)) == LEAVES
+    assert len({row.value for row in olm.assign(TREE, TABLE)}) == 14
+
+
+STATIC: dict[str, tuple[Any, Any]] = {
+    "adam": (optax.adam, olm.adam),
+    "adamw": (optax.adamw, olm.adamw),
+    "amsgrad": (optax.amsgrad, functools.partial(olm.adam, amsgrad=True)),
+}
+
+
+def cost(tx: optax.GradientTransformation) -> Cost:
+    return compiled_step(tx, TREE)[1]
+
+
+@functools.cache
+def plain_cost(name: str) -> Cost:
+    return cost(STATIC[name][0](1e-3))
+
+
+def extra_bytes(ours: Cost, plain: Cost) -> float:
+    assert ours.bytes_accessed is not None
+    assert plain.bytes_accessed is not None
+    return ours.bytes_accessed - plain.bytes_accessed
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_multipliers_are_free(name: str) -> None:
+    plain, ours = plain_cost(name), cost(STATIC[name][1](1e-3, multipliers=TABLE))
+    assert ours.kernels == plain.kernels
+    assert ours.temporary_bytes == plain.temporary_bytes
+    assert ours.state_leaves == plain.state_leaves
+    assert ours.state_bytes == plain.state_bytes
+    # The kernel of a leaf reads one scalar more.
+    assert 0 <= extra_bytes(ours, plain) <= SCALAR * LEAVES
+
+
+def test_a_schedule_costs_one_scalar_kernel_and_no_state() -> None:
+    schedules = [(r.pattern, lambda step, m=r.value: m * step) for r in TABLE]
+    plain, ours = plain_cost("adam"), cost(olm.adam(1e-3, multipliers=schedules))
+    assert ours.kernels <= plain.kernels + len(schedules)
+    assert ours.state_leaves == plain.state_leaves
+    assert ours.state_bytes == plain.state_bytes
+    assert extra_bytes(ours, plain) <= SCALAR * 2 * LEAVES
+
+
+def test_injected_multipliers_are_scalars_of_the_state() -> None:
+    plain, ours = (
+        plain_cost("adam"),
+        cost(
+            optax.chain(
+                optax.scale_by_adam(),
+                olm.scale_by_name_multiplier(TABLE, inject=True),
+                optax.scale_by_learning_rate(1e-3),
+            )
+        ),
+    )
+    scalars = len(TABLE) + 1  # The other one is the count of steps.
+    assert ours.kernels == plain.kernels + 1
+    assert ours.state_leaves == plain.state_leaves + scalars
+    assert ours.state_bytes == plain.state_bytes + SCALAR * scalars
+    assert ours.temporary_bytes == plain.temporary_bytes
+    assert extra_bytes(ours, plain) <= SCALAR * 2 * LEAVES
