@@ -1,6 +1,5 @@
 """Strictness for every test, and no skip in silence."""
 
-import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,28 +19,10 @@ hypothesis.settings.register_profile(
     "repeatable",
     deadline=None,
     derandomize=True,
+    max_examples=100,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("repeatable")
-
-PROPERTIES = 6  # The tests of test_properties.py, among which --examples is shared.
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--examples",
-        type=int,
-        default=2_000,
-        help="random examples of test_properties.py, all its tests together",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    each = math.ceil(config.option.examples / PROPERTIES)
-    hypothesis.settings.register_profile(
-        "properties", hypothesis.settings.get_profile("repeatable"), max_examples=each
-    )
-
 
 @pytest.fixture
 def x64() -> Iterator[None]:
