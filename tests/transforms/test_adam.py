@@ -1,0 +1,211 @@
+"""Adam by name: optax's numerics and state, PyTorch's groups."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_lrmult as olm
+from tests.recorded import Case, assert_within_tolerance, cases
+
+PARAMS = {"stem": jnp.array([1.0, -2.0, 3.0]), "head": jnp.array([[0.5, 4.0]])}
+TORCH = cases("torch")
+EPS = 2.0**-23
+
+
+def run(tx: Any, steps: int = 12, params: Any = PARAMS) -> tuple[Any, Any]:
+    state = tx.init(params)
+    for step in range(steps):
+        gradients = jax.tree.map(
+            lambda p, s=step: (jnp.sin(p + s) * 10.0 ** (-s)).astype(p.dtype), params
+        )
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+TWINS = {
+    "adam": (olm.adam(0.1), optax.adam(0.1)),
+    "adam with options": (
+        olm.adam(0.1, 0.8, 0.9, 1e-3, 1e-4, jnp.bfloat16, nesterov=True),
+        optax.adam(0.1, 0.8, 0.9, 1e-3, 1e-4, jnp.bfloat16, nesterov=True),
+    ),
+    "adam with a schedule": (
+        olm.adam(optax.linear_schedule(0.1, 0, 9)),
+        optax.adam(optax.linear_schedule(0.1, 0, 9)),
+    ),
+    "amsgrad": (
+        olm.adam(0.1, 0.8, 0.9, 1e-3, 1e-4, amsgrad=True),
+        optax.amsgrad(0.1, 0.8, 0.9, 1e-3, 1e-4),
+    ),
+    "adamw": (
+        olm.adamw(0.1, weight_decay=0.3, mask={"stem": True, "head": False}),
+        optax.adamw(0.1, weight_decay=0.3, mask={"stem": True, "head": False}),
+    ),
+    "adamw by default": (olm.adamw(0.1), optax.adamw(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_with_numbers_only_it_is_optax_bit_for_bit(name: str) -> None:
+    ours, plain = TWINS[name]
+    chex.assert_trees_all_equal(run(ours, 3), run(plain, 3))
+
+
+ROWS = {
+    "stem": {"multipliers": 0.5, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0},
+    "": {"multipliers": 1, "b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.1},
+}
+
+
+def one_optimizer_a_row(**options: Any) -> optax.GradientTransformation:
+    def make(row: Any) -> optax.GradientTransformation:
+        rest = {key: value for key, value in row.items() if key != "multipliers"}
+        return optax.adamw(0.01 * row["multipliers"], **rest, **options)
+
+    txs = {"stem": make(ROWS["stem"]), "head": make(ROWS[""])}
+    return optax.multi_transform(txs, {"stem": "stem", "head": "head"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"mu_dtype": "bfloat16"}])
+def test_a_table_equals_one_optimizer_a_row(dtype: str, options: Any) -> None:
+    """To rounding: the same formulas, with 1 - b taken in Python as there."""
+    if dtype == "complex64":
+        options = {key: v for key, v in options.items() if key != "mu_dtype"}
+    params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
+    ours, _ = run(olm.adamw(0.01, **olm.groups(ROWS), **options), 20, params)
+    theirs, _ = run(one_optimizer_a_row(**options), 20, params)
+    eps = {"bfloat16": 2.0**-8}.get(dtype, EPS)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        size = 4 * eps * np.abs(np.asarray(b, "complex64")).max()
+        gap = np.asarray(a, "complex64") - np.asarray(b, "complex64")
+        assert np.abs(gap).max() <= size
+
+
+def test_amsgrad_by_name_equals_one_optimizer_a_row() -> None:
+    ours, _ = run(olm.adam(0.01, b2={"stem": 0.9, "": 0.99}, amsgrad=True), 20)
+    labels = {"stem": "a", "head": "b"}
+    txs = {"a": optax.amsgrad(0.01, b2=0.9), "b": optax.amsgrad(0.01, b2=0.99)}
+    theirs, _ = run(optax.multi_transform(txs, labels), 20)
+    chex.assert_trees_all_close(ours, theirs, rtol=4 * EPS)
+
+
+def test_layers_of_a_stack_have_betas_of_their_own() -> None:
+    """Slices get what the unrolled layers would get."""
+    rates, betas, decays = [0.25, 0.5, 1.0], [0.9, 0.95, 0.99], [0, 0.1, 0.2]
+    stack = {"w": jnp.linspace(-1, 1, 12).reshape(3, 4)}
+    tx = olm.adamw(
+        0.01,
+        b2={"w": olm.per_layer(betas)},
+        weight_decay={"w": olm.per_layer(decays)},
+        multipliers={"w": olm.per_layer(rates)},
+    )
+    stacked, _ = run(tx, 4, stack)
+    for i in range(3):
+        plain = optax.adamw(0.01 * rates[i], b2=betas[i], weight_decay=decays[i])
+        alone, _ = run(plain, 4, {"w": stack["w"][i]})
+        np.testing.assert_allclose(stacked["w"][i], alone["w"], rtol=8 * EPS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize(
+    ("ours", "plain"),
+    [
+        (olm.adam, optax.adam),
+        (olm.adamw, optax.adamw),
+        (lambda *a, **k: olm.adam(*a, amsgrad=True, **k), optax.amsgrad),
+    ],
+)
+@pytest.mark.parametrize("rate", [0.1, optax.constant_schedule(0.1)])
+def test_the_state_is_that_of_optax(
+    ours: Any, plain: Any, rate: Any, dtype: str
+) -> None:
+    """Before and after a step, whatever the tables."""
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), PARAMS)
+    tables: Any = {"b1": {"stem": 0.5}, "b2": {"": 0.9}, "eps": {"head": 1e-3}}
+    multipliers = {"stem": 0.5, "head": lambda step: 1.0}
+
+    def states(tx: Any) -> Any:
+        def step(params: Any) -> Any:
+            first = tx.init(params)
+            return first, tx.update(params, first, params)
+
+        return jax.eval_shape(step, params)
+
+    tables["mu_dtype"] = mu_dtype = None if dtype == "complex64" else "bfloat16"
+    theirs = states(plain(rate, mu_dtype=mu_dtype))
+    mine = states(ours(rate, multipliers=multipliers, **tables))
+    chex.assert_trees_all_equal_shapes_and_dtypes(mine, theirs)
+    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
+
+
+def torch_optimizer(case: Case) -> optax.GradientTransformation:
+    config = case.config
+    table = config["multipliers"]
+    if config["optimizer"] == "SGD":
+        tx = optax.sgd(config["lr"], momentum=config["momentum"])
+        return olm.with_name_multipliers(tx, table)
+    options: dict[str, Any] = {"multipliers": table}
+    if config["optimizer"] == "AdamW":
+        options["weight_decay"] = {"": config["weight_decay"]}
+    b1, b2 = config["betas"]
+    make = {"Adam": olm.adam, "AdamW": olm.adamw}[config["optimizer"]]
+    return make(config["lr"], {"": b1}, {"": b2}, {"": config["eps"]}, **options)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_agrees_with_pytorchs_parameter_groups(name: str) -> None:
+    case = TORCH[name]
+    tx = torch_optimizer(case)
+    params, state, update = case.initial_params, tx.init(case.initial_params), None
+    update = jax.jit(tx.update)
+    for index, gradients in enumerate(case.gradients):
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        assert_within_tolerance(params, case.params[index], f"after step {index}")
+
+
+def test_multipliers_scale_the_decay_too() -> None:
+    tx = olm.adamw(0.1, weight_decay=0.3, multipliers={"stem": 0})
+    chex.assert_trees_all_equal(run(tx, 2)[0]["stem"], PARAMS["stem"])
+
+
+def test_amsgrad_has_no_nesterov_momentum() -> None:
+    for make in olm.scale_by_adam, olm.adam, olm.adamw:
+        arguments = () if make is olm.scale_by_adam else (0.1,)
+        with pytest.raises(ValueError, match="AMSGrad has no Nesterov"):
+            make(*arguments, nesterov=True, amsgrad=True)
+
+
+def test_numbers_of_one_group_may_be_injected_with_one_compilation() -> None:
+    @optax.inject_hyperparams
+    def make(rate: Any, stem: Any, decay: Any, b2: Any) -> Any:
+        tables: Any = {"b2": {"stem": b2}, "weight_decay": {"": decay}}
+        return olm.adamw(rate, multipliers={"stem": stem}, **tables)
+
+    tx = make(rate=1e-2, stem=0.5, decay=0.1, b2=0.99)
+    step = jax.jit(lambda state: tx.update(PARAMS, state, PARAMS)[0])
+    for stem, decay, b2 in ((0.5, 0.1, 0.99), (0.25, 0.0, 0.9)):
+        state = tx.init(PARAMS)
+        numbers = {"stem": stem, "decay": decay, "b2": b2}
+        state.hyperparams.update({k: jnp.float32(v) for k, v in numbers.items()})
+        plain = optax.adamw(1e-2 * stem, b2=b2, weight_decay=decay)
+        expected, _ = plain.update(PARAMS, plain.init(PARAMS), PARAMS)
+        np.testing.assert_allclose(step(state)["stem"], expected["stem"], rtol=1e-4)
+    assert step._cache_size() == 1
+
+
+def test_patching_optax_leads_to_no_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only way into trainers that build their optimizer inside."""
+    monkeypatch.setattr(
+        optax, "adam", lambda rate: olm.adam(rate, multipliers={"stem": 0})
+    )
+    tx = optax.adam(0.1)
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(updates["stem"], 0)
