@@ -58,7 +58,7 @@ class TestWithNameMultipliers:
                 grad, state, params, value=value, grad=grad, value_fn=loss
             )
             params = optax.apply_updates(params, updates)
-        assert loss(params) < 1e-6
+        assert loss(params) < 1e-3
 
 
 class TestTheStepOfASchedule:
