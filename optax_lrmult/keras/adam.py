@@ -18,6 +18,7 @@ def scale_by_adam(
     b2: float = 0.999,
     eps: float = KERAS_EPSILON,
     amsgrad: bool = False,
+    eps_after_correction: bool = False,
 ) -> optax.GradientTransformation:
     r"""The Adam or AMSGrad core of Keras 2.
 
@@ -30,14 +31,16 @@ def scale_by_adam(
       \frac{\sqrt{1 - b_2^t}}{1 - b_1^t} \cdot \frac{m}{\sqrt{\hat v} + \epsilon}$$
 
     Unlike in `optax.scale_by_adam`, $\epsilon$ is added before the bias correction, and
-    unlike in `optax.scale_by_amsgrad`, the maximum is that of the raw $v$. Place it
-    first in the chain, in front of `scale_by_name_multiplier`.
+    unlike in `optax.scale_by_amsgrad`, the maximum is that of the raw $v$. PyTorch's
+    AMSGrad has this maximum too, and $\epsilon \sqrt{1 - b_2^t}$ in place of
+    $\epsilon$. Place it first in the chain, in front of `scale_by_name_multiplier`.
 
     Args:
       b1: decay rate of the first moment, rounded to float32 as in the original.
       b2: decay rate of the second moment, rounded to float32 as in the original.
       eps: added to the root of the second moment, in units of the gradient.
       amsgrad: divide by the largest second moment so far.
+      eps_after_correction: add `eps` after the bias correction, as PyTorch does.
 
     Returns:
       A transformation with the state `optax.ScaleByAdamState`, or with AMSGrad
@@ -71,12 +74,13 @@ def scale_by_adam(
         new = {"count": count, "mu": mu, "nu": nu}
         if amsgrad:
             nu = new["nu_max"] = jax.tree.map(jnp.maximum, state.nu_max, nu)
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        root = jnp.sqrt(1 - b2**count)
+        correction = root / (1 - b1**count)
+        added = eps * root if eps_after_correction else eps
 
         def direction(u: Any, m: Any, v: Any) -> jax.Array:
-            return (m * correction.astype(v.dtype) / (jnp.sqrt(v) + eps)).astype(
-                jnp.result_type(u)
-            )
+            update = m * correction.astype(v.dtype) / (jnp.sqrt(v) + added)
+            return update.astype(jnp.result_type(u))
 
         return jax.tree.map(direction, updates, mu, nu), state._replace(**new)
 

@@ -8,8 +8,8 @@ import optax
 
 from optax_lrmult.core.assignment import OnUnmatched
 from optax_lrmult.core.expect import expect, nearest
-from optax_lrmult.core.rules import Rule, Rules, RulesLike
-from optax_lrmult.core.values import is_number
+from optax_lrmult.core.rules import Rule, Rules, RulesLike, as_rules
+from optax_lrmult.core.values import as_scalar, is_number
 from optax_lrmult.keras.adam import KERAS_EPSILON
 from optax_lrmult.keras.optimizer import adam_lr_mult
 
@@ -60,7 +60,7 @@ class AdamLRMultConfig:
         """Copies the tables: later changes to them have no effect."""
         for field in ("multipliers", "constraints"):
             if (table := getattr(self, field)) is not None:
-                object.__setattr__(self, field, Rules(table))
+                object.__setattr__(self, field, as_rules(table, f"The table {field}"))
 
     @classmethod
     def from_keras(cls, config: Mapping[str, Any]) -> "AdamLRMultConfig":
@@ -122,16 +122,7 @@ class AdamLRMultConfig:
         return {k: v for k, v in config.items() if k not in may_lack or v is not None}
 
     def make(self) -> optax.GradientTransformationExtraArgs:
-        """The optimizer.
-
-        Returns:
-          `adam_lr_mult` with these arguments.
-
-        Example:
-          >>> state = AdamLRMultConfig().make().init({"kernel": 1.0})
-          >>> print(state.count)
-          0
-        """
+        """The optimizer `adam_lr_mult` with these arguments."""
         fields = dataclasses.fields(self)
         return adam_lr_mult(**{f.name: getattr(self, f.name) for f in fields})
 
@@ -139,11 +130,11 @@ class AdamLRMultConfig:
 def _as_dictionary(rules: Rules) -> dict[str, float]:
     dictionary: dict[str, float] = {}
     for rule in rules:
-        is_text = isinstance(rule, Rule) and rule.pattern.kind == "contains"
-        is_plain = is_text and is_number(float(rule.value))
         owner, wanted = f"Rule {rule}", "a substring and a number, as in the original"
-        expect(is_plain, owner, wanted, rule)
+        is_row = isinstance(rule, Rule) and rule.pattern.kind == "contains"
+        number = as_scalar(rule.value, owner) if is_row else None
+        expect(is_number(number), owner, wanted, rule.value)
         # The first rule wins here as there, and a dictionary has each key once.
         for text in rule.pattern.texts if isinstance(rule, Rule) else ():
-            dictionary.setdefault(text, float(rule.value))
+            dictionary.setdefault(text, number)
     return dictionary

@@ -10,11 +10,13 @@ import optax
 from optax_lrmult.core.assignment import Assignment, OnUnmatched, assign
 from optax_lrmult.core.expect import expect
 from optax_lrmult.core.names import ParamLabels, PyTree
-from optax_lrmult.core.rules import RulesLike, as_rules
+from optax_lrmult.core.rules import FunctionRule, Rule, RulesLike, as_rules
+from optax_lrmult.core.values import as_scalar, is_number
 from optax_lrmult.keras.adam import KERAS_EPSILON
 
 Axis = int | tuple[int, ...]
 Constraint = Callable[[jax.Array], jax.Array]
+"""A function from an array to one of the same shape, for `constrain_by_name`."""
 
 
 def constrain_by_name(
@@ -53,13 +55,7 @@ def constrain_by_name(
       >>> print(optax.apply_updates(params, updates)["kernel"])
       [0. 1.]
     """
-    rules = as_rules(constraints, "The table of constraints")
-    for rule in rules:
-        is_constraint = callable(rule.value) and rule.value not in _FACTORIES
-        owner, wanted = f"The constraint of rule {rule}", "a function of an array"
-        expect(
-            is_constraint, owner, f"{wanted}, as non_negative()", rule.value, TypeError
-        )
+    rules = as_rules(constraints, "The table constraints").map(_checked)
 
     def init_fn(params: PyTree) -> optax.OptState:
         assign(
@@ -80,18 +76,24 @@ def constrain_by_name(
                 "constrain_by_name acts on the new parameters: call "
                 "update(updates, state, params)."
             )
-        rows = iter(assign(updates, rules, param_labels=param_labels))
-
-        def constrained(update: Any, param: Any) -> Any:
-            row = next(rows)
-            return update if row.rule is None else _constrained(update, param, row)
-
-        return jax.tree.map(constrained, updates, params), state
+        leaves, treedef = jax.tree.flatten(updates)
+        rows = assign(updates, rules, param_labels=param_labels)
+        columns = zip(leaves, treedef.flatten_up_to(params), rows, strict=True)
+        return treedef.unflatten([_constrained(*column) for column in columns]), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _constrained(update: Any, param: Any, row: Assignment) -> jax.Array:
+def _checked(constraint: Any, rule: Rule | FunctionRule) -> Constraint:
+    owner, wanted = f"The constraint of rule {rule}", "a function of an array"
+    fits = callable(constraint) and constraint not in _FACTORIES
+    expect(fits, owner, f"{wanted}, as non_negative()", constraint, TypeError)
+    return constraint
+
+
+def _constrained(update: Any, param: Any, row: Assignment) -> Any:
+    if row.rule is None:
+        return update
     update = jnp.asarray(update)
     new = jnp.asarray(param) + update
     allowed = row.value(new)
@@ -105,14 +107,19 @@ def _constrained(update: Any, param: Any, row: Assignment) -> jax.Array:
 def non_negative() -> Constraint:
     r"""The constraint $w \leftarrow \max(w, 0)$, Keras' `NonNeg`.
 
-    Returns:
-      A function from an array to one of the same shape, for `constrain_by_name`.
-
     Example:
       >>> print(non_negative()(jnp.array([-1.0, 2.0])))
       [0. 2.]
     """
-    return lambda value: jnp.maximum(value, 0)
+
+    def constraint(value: jax.Array) -> jax.Array:
+        # Of an integer, such as the step, it would be a multiplier that grows.
+        is_step = jnp.issubdtype(jnp.result_type(value), jnp.integer)
+        wanted = "a parameter, as in a table of constrain_by_name"
+        expect(not is_step, "What non_negative() is given", wanted, value, TypeError)
+        return jnp.maximum(value, 0)
+
+    return constraint
 
 
 def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
@@ -125,8 +132,8 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
       axis: the axes over which the norm is taken; for a dense kernel `[in, out]`, 0
         gives one norm for each output, and so does (0, 1, 2) for that of a convolution.
 
-    Returns:
-      A function from an array to one of the same shape, for `constrain_by_name`.
+    Raises:
+      ValueError: `max_value` is not positive and finite.
 
     Source: https://keras.io/api/layers/constraints/
 
@@ -135,10 +142,13 @@ def max_norm(max_value: float = 2.0, axis: Axis = 0) -> Constraint:
       [[0.6 0.3]
        [0.8 0.4]]
     """
+    largest = as_scalar(max_value, "max_value")
+    fits = not is_number(largest) or largest > 0
+    expect(fits, "max_value", "positive", max_value)  # A negative one turns signs.
 
     def constraint(value: jax.Array) -> jax.Array:
         norm = _norm(value, axis)
-        scaled = value * jnp.clip(norm, 0, max_value) / (KERAS_EPSILON + norm)
+        scaled = value * jnp.clip(norm, 0, largest) / (KERAS_EPSILON + norm)
         return scaled.astype(value.dtype)
 
     return constraint
@@ -149,21 +159,17 @@ def unit_norm(axis: Axis = 0) -> Constraint:
 
     $$w \leftarrow w / (10^{-7} + \|w\|)$$
 
-    Args:
-      axis: the axes over which the norm is taken.
-
-    Returns:
-      A function from an array to one of the same shape, for `constrain_by_name`.
-
-    Source: https://keras.io/api/layers/constraints/
+    The axes are those of `max_norm`.
 
     Example:
       >>> print(unit_norm()(jnp.array([3.0, 4.0])).round(3))
       [0.6 0.8]
     """
-    return lambda value: (value / (KERAS_EPSILON + _norm(value, axis))).astype(
-        value.dtype
-    )
+
+    def constraint(value: jax.Array) -> jax.Array:
+        return (value / (KERAS_EPSILON + _norm(value, axis))).astype(value.dtype)
+
+    return constraint
 
 
 # Where a constraint belongs, without their parentheses they are a likely slip.

@@ -1,6 +1,7 @@
 """The Keras optimizer `Adam_lr_mult`, step for step."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from optax_lrmult.core.assignment import OnUnmatched
+from optax_lrmult.core.expect import expect
 from optax_lrmult.core.names import ParamLabels, PyTree
-from optax_lrmult.core.rules import RulesLike
+from optax_lrmult.core.rules import RulesLike, as_rules
+from optax_lrmult.core.values import as_scalar, is_number
 from optax_lrmult.keras.adam import KERAS_EPSILON, scale_by_adam
 from optax_lrmult.keras.constraints import constrain_by_name
 from optax_lrmult.report.preview import preview
@@ -69,6 +72,11 @@ def adam_lr_mult(
       The optimizer. Its state is that of `keras.scale_by_adam`, whatever the options;
       with `mask_frozen` it is that of `optax.masked` around it.
 
+    Raises:
+      TypeError: a table, `decay` or a limit is of a wrong type.
+      ValueError: `decay` or a limit is negative or not finite; from `init`, a rule
+        matches no parameter.
+
     Source: Erik Brorson 2018,
     https://erikbrorson.github.io/2018/04/30/Adam-with-learning-rate-multipliers/
 
@@ -81,9 +89,10 @@ def adam_lr_mult(
        'layer_2': Array([0.995, 0.995], dtype=float32)}
     """
     core = scale_by_adam(b1, b2, KERAS_EPSILON if eps is None else eps, amsgrad)
+    decay = _at_least_0(decay, "decay")
     clip = optax.chain(
-        optax.clip_by_global_norm(clipnorm) if _is_set(clipnorm) else optax.identity(),
-        optax.clip(clipvalue) if _is_set(clipvalue) else optax.identity(),
+        _limited(optax.clip_by_global_norm, clipnorm, "clipnorm"),
+        _limited(optax.clip, clipvalue, "clipvalue"),
     )
 
     def step_fn(
@@ -96,6 +105,7 @@ def adam_lr_mult(
         updates = jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)
         return updates, state
 
+    multipliers = as_rules(multipliers, "The table multipliers")
     names: Any = {"param_labels": param_labels, "on_unmatched": on_unmatched}
     step = optax.GradientTransformation(core.init, step_fn)
     tx = with_name_multipliers(step, multipliers, mask_frozen=mask_frozen, **names)
@@ -105,7 +115,11 @@ def adam_lr_mult(
         constrain.init(params)
         state = tx.init(params)
         if verbose:
-            _LOGGER.info("%s", preview(params, multipliers, **names))
+            # Without a word on dead rules, since they have just been told.
+            table = preview(
+                params, multipliers, param_labels=param_labels, on_unmatched="ignore"
+            )
+            _LOGGER.info("The multipliers are:\n%s", table)
         return state
 
     def update_fn(
@@ -119,6 +133,18 @@ def adam_lr_mult(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _is_set(limit: float | None) -> bool:
-    """True for a limit, which may be traced; Keras takes 0 for none."""
-    return limit is not None and not (isinstance(limit, int | float) and limit == 0)
+def _at_least_0(value: Any, owner: str) -> Any:
+    """The number: with a negative one, training would go uphill."""
+    number = as_scalar(value, owner)
+    expect(not is_number(number) or number >= 0, owner, "at least 0", value)
+    return number
+
+
+def _limited(
+    clip: Callable[[Any], optax.GradientTransformation], limit: Any, owner: str
+) -> optax.GradientTransformation:
+    """The clipping to a limit, where Keras takes 0 for none, as of a traced one."""
+    limit = 0.0 if limit is None else _at_least_0(limit, owner)
+    if is_number(limit):
+        return clip(limit) if limit > 0 else optax.identity()
+    return clip(jnp.where(limit > 0, limit, jnp.inf))

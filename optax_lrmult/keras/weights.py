@@ -62,8 +62,12 @@ def state_from_weights(
         wanted = f"told by names, since some shapes are equal: {_PASS_NAMES}"
         expect(is_told, "Keras' order of the parameters", wanted, order)
     count = len(order)
-    sizes = (1 + 2 * count, 1 + 3 * count)
-    wanted = f"{sizes[0]} or {sizes[1]} for {count} parameters"
+    without, whole = 1 + 2 * count, 1 + 3 * count
+    sizes = (whole,) if amsgrad else (without, whole)
+    wanted = (
+        f"{whole} for {count} parameters ([iterations] + ms + vs + vhats), or "
+        f"{without} if it is not AMSGrad's"
+    )
     expect(len(weights) in sizes, "The number of weights", wanted, len(weights))
     ms, vs, vhats = (weights[1 + i * count : 1 + (i + 1) * count] for i in range(3))
     if amsgrad is None:
