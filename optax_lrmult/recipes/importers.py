@@ -4,18 +4,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from optax_lrmult.core.assignment import assign
 from optax_lrmult.core.columns import column
 from optax_lrmult.core.expect import expect, nearest
 from optax_lrmult.core.names import ParamLabels, PyTree, named_leaves
-from optax_lrmult.core.patterns import exactly
+from optax_lrmult.core.patterns import Pattern, exactly
 from optax_lrmult.core.rules import Rules
 
-# How a step is computed, and not what it is; and what schedulers note down.
-_NO_MATTER = ("fused", "foreach", "capturable", "differentiable", "name", "lr_scale")
-_NO_MATTER += ("initial_lr", "max_lr", "min_lr", "param_names", "params")
-_READ = ("lr", "weight_decay", "betas", "eps")
-_Named = list[tuple[str, bool]]
-"""The names of a group, and whether each is trained."""
+_READ = "params param_names name lr initial_lr lr_scale weight_decay betas eps"
+# How a step is computed, not what it is; and what schedulers note down.
+_WITHOUT_EFFECT = "fused foreach capturable differentiable max_lr min_lr"
 
 
 def from_torch_param_groups(
@@ -32,25 +30,28 @@ def from_torch_param_groups(
     $$m = \mathrm{lr} \cdot \mathrm{lr\_scale} / \mathrm{lr}_0, \qquad
       \lambda = \mathrm{weight\_decay}$$
 
-    They are the arguments of an optimizer: `adamw(base_lr, **tables)`. The rate of a
-    group is its `initial_lr`, if a scheduler has noted one, since `lr` itself is 0 in a
-    warm-up. A parameter that requires no gradient, or with `params` one in no group,
-    has the multiplier 0.
+    They are arguments of an optimizer: `adamw(base_lr, **tables)`. As in PyTorch, a
+    parameter in no group is not trained, and neither is one that requires no gradient:
+    both have the multiplier 0.
 
     Args:
       groups: the groups as PyTorch (2.6 or later) takes them, `params` being names or
         `(name, tensor)` pairs; or `optimizer.param_groups`, or the `param_groups` of a
-        `state_dict()`, with `param_names`. Of tensors only `requires_grad` is read.
+        `state_dict()`, with `param_names`. Of a tensor only `requires_grad` is read. A
+        scheduler changes `lr`, to 0 when a warm-up begins: its note `initial_lr` is
+        read instead. The schedulers of MAE and BEiT, which know groups by `lr_scale`,
+        leave no note: beside it `base_lr` stands for `lr`.
       base_lr: the optimizer's learning rate $\mathrm{lr}_0$, which is given to the
         optimizer here.
       base_weight_decay: the decay of groups that set none.
-      params: a pytree, whose names all the names in the groups must be among.
+      params: a pytree, whose names all the names in the groups must be among. Without
+        it the optimizer's `init` tells what is not, and there is a rule for each name.
       separator: what joins names there; it becomes `/`. `None` leaves them as they are.
       param_labels: the names in `params`, if not those of `path_labels`.
 
     Returns:
-      A dictionary with a table of `multipliers` and, as far as the groups set them, of
-      `weight_decay`, `b1`, `b2` and `eps`, as `groups` returns it.
+      A dictionary with a table of `multipliers` and, where the groups set them, of
+      `weight_decay`, `b1`, `b2` and `eps`.
 
     Raises:
       TypeError: a parameter has no name.
@@ -63,109 +64,138 @@ def from_torch_param_groups(
       >>> groups = [{"params": ["stem.kernel", "stem.bias"], "lr": 1e-4},
       ...           {"params": ["head.kernel"], "weight_decay": 0.0}]
       >>> tables = from_torch_param_groups(groups, 1e-3, base_weight_decay=0.01)
-      >>> for name in "stem/kernel", "head/kernel":
+      >>> for name in "stem/kernel", "head/kernel", "head/bias":
       ...     print(name, *(table.find(name)[1] for table in tables.values()))
       stem/kernel 0.1 0.01
       head/kernel 1.0 0.0
+      head/bias 0.0 0.0
     """
     groups = list(groups)
-    named = [_named(group, i, separator) for i, group in enumerate(groups)]
-    _check_disjoint(named)
     _check_options(groups)
-    rows: dict[str, list[Any]] = {key: [] for key in ("multipliers", *_READ[1:])}
-    for i, (group, names) in enumerate(zip(groups, named, strict=True)):
-        words = f"group {i}"
-        rate = group.get("initial_lr", group.get("lr", base_lr))
-        multiplier = rate * group.get("lr_scale", 1.0) / base_lr
-        everyone = [name for name, _ in names]
-        trained = [name for name, is_trained in names if is_trained]
-        still = [name for name, is_trained in names if not is_trained]
-        if still:
-            pattern = exactly(*still, words=f"{words}, without gradients")
-            rows["multipliers"].append((pattern, 0.0))
-        if trained:
-            rows["multipliers"].append((exactly(*trained, words=words), multiplier))
-        for key in _READ[1:]:
-            value = group.get(key)
-            value = (
-                base_weight_decay if (key, value) == ("weight_decay", None) else value
-            )
-            if value is not None and everyone:
-                rows[key].append((exactly(*everyone, words=words), value))
-    if params is not None:
-        rows["multipliers"] += _untrained(named, params, param_labels)
-    decays = rows["weight_decay"]
-    if decays:
-        has_all = len(decays) == sum(map(bool, named))
-        wanted = "given, or in every group"
-        expect(has_all, "The decay of a group", wanted, base_weight_decay)
-        decays.append(("", base_weight_decay or 0.0))
-    betas = rows.pop("betas")
-    rows["b1"] = [(pattern, pair[0]) for pattern, pair in betas]
-    rows["b2"] = [(pattern, pair[1]) for pattern, pair in betas]
-    order = ("multipliers", "weight_decay", "b1", "b2", "eps")
-    return {key: column(key, rows[key]).rules for key in order if rows[key]}
+    members = [_members(group, i, separator) for i, group in enumerate(groups)]
+    _check_names(members, params, param_labels)
+    rows: list[tuple[Pattern, dict[str, float | None]]] = []
+    for i, (group, names) in enumerate(zip(groups, members, strict=True)):
+        patterns = [exactly(name) for name in names]
+        if params is not None and names:
+            patterns = [exactly(*names, words=str(group.get("name", f"group {i}")))]
+        settings = _settings(group, base_lr, base_weight_decay)
+        rows += [(pattern, settings) for pattern in patterns]
+    still = [name for names in members for name in names if not names[name]]
+    frozen = [(exactly(*still, words="without gradients"), 0.0)] if still else []
+    tables: dict[str, Rules] = {}
+    for key in ("multipliers", "weight_decay", "b1", "b2", "eps"):
+        found = [(p, settings[key]) for p, settings in rows]
+        found = [(pattern, value) for pattern, value in found if value is not None]
+        if key == "multipliers":
+            found = [*frozen, *found, ("", 0.0)]
+        elif found and key == "weight_decay":
+            owner, wanted = "base_weight_decay", "given: not every group has a decay"
+            expect(len(found) == len(rows), owner, wanted, base_weight_decay)
+            found = [*found, ("", 0.0)]
+        if found:
+            tables[key] = column(key, found).rules
+    return tables
 
 
 def from_big_vision(
     lr_mults: Iterable[tuple[str, float | None]],
-    wd_mults: Iterable[tuple[str, float]] = (),
+    params: PyTree = None,
     *,
-    weight_decay: float | None = None,
+    weight_decay: float = 0.0,
+    wd_mults: Iterable[tuple[str, float]] = ((".*/kernel$", 1.0),),
+    param_labels: ParamLabels = None,
 ) -> dict[str, Rules]:
-    """The tables that big_vision's `lr_mults` and `wd_mults` say.
+    r"""The tables that big_vision's `config.lr_mults` and `config.wd_mults` say.
 
-    As there, a regular expression must match the name in full, the first one that does
-    wins, a name without a row of `lr_mults` has the multiplier 1, and one without a row
-    of `wd_mults` does not decay. What is frozen there is a row `(pattern, None)` of
-    `config.schedule`; such rows may stand among the others here.
+    As there, a regular expression must match a name in full, and the first one that
+    does wins. A name without a row has the multiplier 1, and does not decay. In
+    big_vision the multipliers $m$ do not scale the decay, as they do in
+    `adamw(config.lr, **tables)`, so here decays are divided by them:
 
-    In big_vision's chain the multipliers stand in front of weight decay, which they do
-    not multiply: `optax.chain(core, scale_by_name_multiplier(t["multipliers"]),
-    add_decayed_weights_by_name(t["weight_decay"]), optax.scale_by_learning_rate(lr))`.
+    $$\lambda = \mathrm{weight\_decay} \cdot \mathrm{wd\_mult} / m$$
 
     Args:
-      lr_mults: the pairs `(regular expression, multiplier)`, in their order.
-      wd_mults: pairs of the same form.
-      weight_decay: the decay that they multiply.
+      lr_mults: the pairs `(regular expression, multiplier)`, in their order. Frozen
+        parameters are rows `(regular expression, None)` of `config.schedule` there: put
+        these in front.
+      params: the parameters, or their shapes; needed for a `weight_decay`.
+      weight_decay: `config.wd / config.lr`, since there the rate does not scale the
+        decay either.
+      wd_mults: the pairs `(regular expression, factor of the decay)`.
+      param_labels: the names, if not those of `path_labels`.
 
     Returns:
-      A dictionary with a table of `multipliers`, and with `weight_decay` one of decays.
+      A dictionary with a table of `multipliers`, and with `weight_decay` one of decays,
+      by exact names.
 
     Source: `make` in https://github.com/google-research/big_vision, big_vision/optax.py
 
     Example:
-      >>> from_big_vision([("encoder/.*", 0.1), (".*/frozen", None)])
-      {'multipliers': Rules([(/encoder/.*/, 0.1), (/.*/frozen/, 0.0)])}
+      >>> from_big_vision([(".*/frozen", None), ("encoder/.*", 0.1)])
+      {'multipliers': Rules([(/.*/frozen/, 0.0), (/encoder/.*/, 0.1)])}
+      >>> params = {"encoder": {"kernel": 1.0, "bias": 1.0}}
+      >>> from_big_vision([("encoder/.*", 0.1)], params, weight_decay=0.5)
+      {'multipliers': Rules([(/encoder/.*/, 0.1)]),
+       'weight_decay': Rules([(/.*/kernel$/ and /encoder/.*/, 5.0), ('', 0.0)])}
     """
-    rates = [(re.compile(text), m if m is not None else 0.0) for text, m in lr_mults]
+    rates = Rules([(re.compile(text), m or 0.0) for text, m in lr_mults])
     tables = {"multipliers": column("multipliers", rates).rules}
-    decays, wanted = list(wd_mults), "given with wd_mults, and only then"
-    fits = bool(decays) == (weight_decay is not None)
-    expect(fits, "weight_decay", wanted, weight_decay)
-    if weight_decay is not None:
-        rows = [(re.compile(text), w * weight_decay) for text, w in decays]
-        tables["weight_decay"] = column("weight_decay", [*rows, ("", 0.0)]).rules
+    if weight_decay:
+        wanted = "given, since decays go by name"
+        expect(params is not None, "params", wanted, params, TypeError)
+        factors = Rules([(re.compile(text), factor) for text, factor in wd_mults])
+        names: dict[tuple[str, float], list[str]] = {}
+        for row in assign(params, rates, param_labels=param_labels):
+            rule, factor = factors.find(row.name)
+            multiplier = row.value_or(1.0)
+            if factor and multiplier:
+                words = f"{rule} and {row.rule}" if row.rule else str(rule)
+                decay = weight_decay * factor / multiplier
+                names.setdefault((words, decay), []).append(row.name)
+        decays = [(exactly(*n, words=w), decay) for (w, decay), n in names.items()]
+        tables["weight_decay"] = column("weight_decay", [*decays, ("", 0.0)]).rules
     return tables
 
 
-def _named(group: Mapping[str, Any], index: int, separator: str | None) -> _Named:
-    members = group["params"]
-    members = [members] if isinstance(members, str) else list(members)
-    names = group.get("param_names", members)
-    found: _Named = []
-    for name, member in zip(names, members, strict=True):
-        pair = name if isinstance(name, tuple) else (name, member)
-        is_named = isinstance(pair[0], str)
+def _members(
+    group: Mapping[str, Any], index: int, separator: str | None
+) -> dict[str, bool]:
+    """The names in a group, and whether each is trained."""
+    given = group["params"]
+    given = [given] if isinstance(given, str) else list(given)
+    members: dict[str, bool] = {}
+    for name, tensor in zip(group.get("param_names", given), given, strict=True):
+        name, tensor = name if isinstance(name, tuple) else (name, tensor)
         owner, wanted = f"A parameter of group {index}", "a name or a (name, tensor)"
-        expect(is_named, owner, f"{wanted} pair", pair[0], TypeError)
-        text = pair[0].replace(separator, "/") if separator else pair[0]
-        found.append((text, getattr(pair[1], "requires_grad", True)))
-    return found
+        is_name = isinstance(name, str)
+        expect(
+            is_name, owner, f"{wanted} pair, as of named_parameters()", name, TypeError
+        )
+        name = name.replace(separator, "/") if separator else name
+        members[name] = getattr(tensor, "requires_grad", True)
+    return members
+
+
+def _settings(
+    group: Mapping[str, Any], base_lr: float, base_weight_decay: float | None
+) -> dict[str, float | None]:
+    """What a group has in each column; `None` for what it does not set."""
+    scale, (b1, b2) = group.get("lr_scale"), group.get("betas", (None, None))
+    lr = group.get("lr", base_lr) if scale is None else base_lr
+    multiplier = float(group.get("initial_lr", lr)) / base_lr
+    return {
+        "multipliers": multiplier * (1.0 if scale is None else scale),
+        "weight_decay": group.get("weight_decay", base_weight_decay),
+        "b1": b1,
+        "b2": b2,
+        "eps": group.get("eps"),
+    }
 
 
 def _check_options(groups: Sequence[Mapping[str, Any]]) -> None:
-    for key in {key for group in groups for key in group} - {*_READ, *_NO_MATTER}:
+    keys = {key for group in groups for key in group}
+    for key in sorted(keys - {*_READ.split(), *_WITHOUT_EFFECT.split()}):
         values = [group.get(key) for group in groups]
         if any(value != values[0] for value in values):
             raise ValueError(
@@ -175,27 +205,19 @@ def _check_options(groups: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _check_disjoint(named: Sequence[_Named]) -> None:
+def _check_names(
+    members: Sequence[Mapping[str, bool]], params: PyTree, param_labels: ParamLabels
+) -> None:
+    """Raises if a name is in two groups, or is not among those of the parameters."""
     group_of: dict[str, int] = {}
-    for index, names in enumerate(named):
-        for name, _ in names:
+    for index, names in enumerate(members):
+        for name in names:
             first = group_of.setdefault(name, index)
-            owner, wanted = f"The parameter {name!r}", "in one group"
-            expect(first == index, owner, wanted, f"in groups {first} and {index}")
-
-
-def _untrained(
-    named: Sequence[_Named], params: PyTree, param_labels: ParamLabels
-) -> list[Any]:
-    """The row of the parameters in no group; an error if a group has an unknown one."""
-    known = [name for name, _ in named_leaves(params, param_labels)]
-    trained = {name for names in named for name, _ in names}
-    for name in sorted(trained.difference(known)):
+            found = f"in groups {first} and {index}"
+            expect(first == index, f"The parameter {name!r}", "in one group", found)
+    known = [] if params is None else [n for n, _ in named_leaves(params, param_labels)]
+    for name in group_of if params is not None else ():
         in_flax = [name.removesuffix("weight") + w for w in ("kernel", "scale")]
         near = [n for n in in_flax if n in known] or nearest(name, known)
-        raise ValueError(
-            f"The groups have a parameter {name!r}, and params has none of this name. "
-            f"Near: {near}. Rename it in the groups first."
-        )
-    rest = [name for name in known if name not in trained]
-    return [(exactly(*rest, words="in no group"), 0.0)] if rest else []
+        wanted = f"one of params (near: {near}); rename it in the groups first"
+        expect(name in known, "A name in the groups", wanted, name)

@@ -4,19 +4,21 @@ import dataclasses
 import re
 from typing import Any
 
-from optax_lrmult.core.patterns import Pattern, as_pattern, regex
+from optax_lrmult.core.patterns import Pattern, regex
 from optax_lrmult.core.rules import Rules
-from optax_lrmult.recipes.unfreezing import positive
 
 
-def _named(text: str, words: str) -> Pattern:
-    return dataclasses.replace(regex(text), words=words)
+def _called(words: str, expression: str) -> Pattern:
+    return dataclasses.replace(regex(expression), words=words)
 
 
-_A = _named(r".*lora_(embedding_)?[aA](?![a-z]).*", "LoRA A")
-_B = _named(r".*lora_(embedding_)?[bB](?![a-z]).*", "LoRA B")
-_OF_EMBEDDINGS = _named(
-    r".*(lora_embedding|embed.*/lora)_[aAbB](?![a-z]).*", "LoRA of embeddings"
+# `q/w_lora_a` of Qwix, `lora_a` of NNX, `q/lora_A/default/weight` and
+# `lora_embedding_A` of PEFT, `lora_kernel_a` of Keras.
+_A = _called("LoRA A", r".*lora_((kernel|embeddings?)_)?[aA](?![a-z]).*")
+_B = _called("LoRA B", r".*lora_((kernel|embeddings?)_)?[bB](?![a-z]).*")
+_OF_EMBEDDINGS = _called(
+    "LoRA of embeddings",
+    r".*(lora_embeddings?|embed[^/]*(/lora)?[/_]lora)_[aAbB](?![a-z]).*",
 )
 
 
@@ -27,21 +29,22 @@ def lora_plus(
     b: str | re.Pattern[str] | Pattern = _B,
     embedding: Any = None,
 ) -> Rules:
-    r"""LoRA+: the adapters' B matrices learn `ratio` times as fast as their A.
+    r"""LoRA+: the adapters' B matrices learn `ratio` times as fast as their A matrices.
 
     $$\Delta W = A B, \quad m_B = \mathrm{ratio}, \quad m_A = 1$$
 
-    B is the matrix that starts at zero, on the side of the output (`lora_b` in Flax and
-    Qwix, `lora_B` in PEFT). What is no adapter has no rule; `+ freeze("")` freezes it.
+    B is the matrix that starts at zero, on the side of the output. What is no adapter
+    has no rule, so that `+ freeze("")` freezes it. The official implementation lets
+    biases and norms learn as fast as B: `+ by_kind(params, bias=16, norm=16)`.
 
     Args:
-      ratio: multiplier of B, a positive number without unit or a traced scalar.
-      a: pattern of A's names; `lora_a` or `lora_A` anywhere, by default.
+      ratio: multiplier of B, a number without unit.
+      a: pattern of A's names; by default those of PEFT, NNX, Qwix and Keras.
       b: pattern of B's names.
       embedding: multiplier of both matrices of an embedding's adapter
-        (`lora_embedding_A`, or `lora_a` under a segment with `embed`). They are A and B
-        like others if `None`. The official implementation gives them the rate 1e-6,
-        which is the multiplier 1e-6 / learning rate.
+        (`lora_embedding_A`, or `lora_a` right below a module with `embed` in its name).
+        They are A and B like others if `None`. The official implementation gives them
+        the rate 1e-6, which is the multiplier 1e-6 / learning rate.
 
     Returns:
       The rules for embeddings, B and A, in this order.
@@ -50,10 +53,13 @@ def lora_plus(
     https://github.com/nikhil-ghosh-berkeley/loraplus
 
     Example:
-      >>> lora_plus(16) + {"": 0}
-      Rules([(LoRA B, 16.0), (LoRA A, 1.0), ('', 0)])
+      >>> table = lora_plus(16) + {"": 0}
+      >>> table
+      Rules([(LoRA B, 16), (LoRA A, 1.0), ('', 0)])
+      >>> [table.find(name)[1] for name in ("q/w_lora_a", "q/lora_B/weight", "q/w")]
+      [1.0, 16, 0]
     """
-    table = Rules([(as_pattern(b), positive(ratio, "ratio")), (as_pattern(a), 1.0)])
+    table = Rules([(b, ratio), (a, 1.0)])
     if embedding is None:
         return table
-    return Rules([(_OF_EMBEDDINGS, positive(embedding, "embedding"))]) + table
+    return Rules([(_OF_EMBEDDINGS, embedding)]) + table

@@ -2,52 +2,76 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, overload
 
-from optax_lrmult.core.assignment import assign
-from optax_lrmult.core.expect import expect, few
+from optax_lrmult.core.assignment import Assignment, assign
+from optax_lrmult.core.expect import expect
 from optax_lrmult.core.names import ParamLabels, PyTree
-from optax_lrmult.core.patterns import Pattern, as_pattern, exactly
-from optax_lrmult.core.rules import Rules
+from optax_lrmult.core.patterns import exactly
+from optax_lrmult.core.rules import Rules, RulesLike
 
-Axes = int | tuple[int, ...]
-"""An axis, or several of a kernel whose inputs or outputs have several."""
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
+_Optimizer = Literal["adam", "sgd"]
+_Readout = Literal["scaled", "plain"]
 
 _VECTOR = r"(.*/)?([^/]*_)?(bias|scale)"
+
+
+@overload
+def mup(
+    params: PyTree,
+    base_params: PyTree,
+    optimizer: _Optimizer = "adam",
+    *,
+    readout: _Readout,
+    weight_decay: None = None,
+    axes: RulesLike = None,
+    param_labels: ParamLabels = None,
+) -> Rules: ...
+
+
+@overload
+def mup(
+    params: PyTree,
+    base_params: PyTree,
+    optimizer: _Optimizer = "adam",
+    *,
+    readout: _Readout,
+    weight_decay: float,
+    axes: RulesLike = None,
+    param_labels: ParamLabels = None,
+) -> dict[str, Rules]: ...
 
 
 def mup(
     params: PyTree,
     base_params: PyTree,
-    optimizer: Literal["adam", "sgd"] = "adam",
+    optimizer: _Optimizer = "adam",
     *,
-    readout: Literal["scaled", "plain"],
-    fan_in: Axes = -2,
-    fan_out: Axes = -1,
-    axes: Mapping[Any, tuple[Axes, Axes]] | None = None,
-    transposed: Iterable[Any] = (),
+    readout: _Readout,
     weight_decay: float | None = None,
+    axes: RulesLike = None,
     param_labels: ParamLabels = None,
-) -> Rules:
+) -> Rules | dict[str, Rules]:
     r"""µP's multipliers, from the shapes of a network and of the one it was tuned on.
 
     $$\text{Adam: } m = \frac{1}{r_\mathrm{in}}, \quad
       \text{SGD: } m = \frac{r_\mathrm{out}}{r_\mathrm{in}}$$
 
     with $r$ the ratio of a parameter's fan-in or fan-out to that in the base network,
-    and $r_\mathrm{in} = 1$ for biases and all vectors.
+    and $r_\mathrm{in} = 1$ for biases and all vectors. The output weights of a network
+    that divides its output by $r$ are an exception.
 
-    | parameter | Adam | SGD | initialised with a variance |
+    | parameter | Adam | SGD | variance at initialisation |
     | --- | --- | --- | --- |
-    | input weight, bias, norm: fan-out grows | 1 | r | as in the base network |
-    | hidden weight: both grow | 1 / r_in | r_out / r_in | divided by r_in |
-    | output weight: fan-in grows, `"scaled"` | 1 | r | as in the base network |
-    | output weight, `"plain"` | 1 / r | 1 / r | divided by r^2 |
+    | input weight, bias, norm: fan-out grows | 1 | r_out | the base network's |
+    | hidden weight: both grow | 1 / r_in | r_out / r_in | the same / r_in |
+    | output weight: fan-in grows, `"scaled"` | 1 | r_in | the base network's |
+    | output weight, `"plain"` | 1 / r_in | 1 / r_in | the same / r_in^2 |
 
-    The rates are half of µP. The other half is the initialisation in the last column,
-    which the network does itself; without it, the best rate moves with the width.
+    These rates are half of µP. The other half is the initialisation in the last column,
+    which is up to the network: without it the best rate moves with the width.
 
     Args:
       params: the network's parameters, or their shapes from `jax.eval_shape`.
@@ -55,20 +79,20 @@ def mup(
       optimizer: `"adam"` for all that divide by the gradient's size; `"sgd"`.
       readout: `"scaled"` if the network divides its output by its width ratio, as
         `mup.MuReadout` does (table 8); `"plain"` if it does not (table 3). There is no
-        default, since the wrong one trains, and is silently another parametrisation.
-      fan_in: axis of a parameter's inputs, or a tuple of axes. The default is that of
-        Flax's kernels, `[in, out]` and `[height, width, in, out]`.
-      fan_out: axis of its outputs, or a tuple of axes.
-      axes: other axes, as a pair (fan-in, fan-out) for each pattern of a rule. Flax's
-        attention has `{"query/kernel": (0, (1, 2)), "out/kernel": ((0, 1), 2)}`.
-      transposed: patterns of parameters that are stored `[out, in]`.
-      weight_decay: write decays instead, `weight_decay / m` for every name, which keep
-        the product of rate and decay, as `mup.MuAdamW` does.
+        default, since a network trains with the wrong one, too, but not as in µP.
+      weight_decay: the decay of a parameter of multiplier 1. Others get
+        `weight_decay / m`, which keeps the product of rate and decay, as `mup.MuAdamW`
+        does.
+      axes: the axes of fan-in and fan-out, as a pair for each pattern of a table. The
+        default is `(-2, -1)`, as in Flax's kernels `[in, out]` and `[height, width, in,
+        out]`. Matrices of Equinox and PyTorch have `{"weight": (-1, -2)}`, Flax's
+        attention `{"query/kernel": (0, (1, 2)), "out/kernel": ((0, 1), 2)}`.
       param_labels: the names, if not those of `path_labels`.
 
     Returns:
-      The rules, by exact names. A parameter of multiplier 1 has none; in a table of
-      decays the row `""` has it.
+      The multipliers, by exact names; a parameter of multiplier 1 has no rule. With
+      `weight_decay` a dictionary of two tables, `multipliers` and `weight_decay`, which
+      belong together: `adamw(learning_rate, **tables)`.
 
     Raises:
       ValueError: the networks differ in names or in numbers of axes; an axis that has
@@ -83,93 +107,77 @@ def mup(
       ...     sizes = {"in": (64, width), "hid": (width, width), "out": (width, 10)}
       ...     return {k: jax.ShapeDtypeStruct(v, "float32") for k, v in sizes.items()}
       >>> mup(network(1024), network(128), readout="scaled")
-      Rules([(name 'hid', 0.125)])
+      Rules([(hidden weights, 0.125)])
       >>> mup(network(1024), network(128), readout="scaled", weight_decay=0.1)
-      Rules([(name 'hid', 0.8), ('', 0.1)])
+      {'multipliers': Rules([(hidden weights, 0.125)]),
+       'weight_decay': Rules([(hidden weights, 0.8), ('', 0.1)])}
     """
     expect(optimizer in ("adam", "sgd"), "optimizer", "'adam' or 'sgd'", optimizer)
     known = ("scaled", "plain")
     expect(readout in known, "readout", "'scaled' or 'plain'", readout)
-    shapes, base = (_shapes(tree, param_labels) for tree in (params, base_params))
-    _check_comparable(shapes, base)
-    swapped = dict.fromkeys(_listed(transposed), (fan_out, fan_in))
-    table = [(as_pattern(p), pair) for p, pair in ({**(axes or {}), **swapped}).items()]
-    for pattern, _ in table:
-        is_alive = any(map(pattern.matches, shapes))
-        wanted = f"in one of the names, such as {few(list(shapes))}"
-        expect(is_alive, "A pattern of axes= or transposed=", wanted, str(pattern))
-    names_at: dict[float, list[str]] = {}
-    for name, shape in shapes.items():
-        fans = _fans_of(name, shape, table, (fan_in, fan_out))
-        r_in, r_out = (_growth(name, shape, base[name], fan, fans) for fan in fans)
+    names: Any = {"param_labels": param_labels}
+    rows = assign(params, axes, on_unmatched="error", argument="axes", **names)
+    base = {row.name: row.shape for row in assign(base_params, None, **names)}
+    _check_same_names([row.name for row in rows], base)
+    names_at: dict[tuple[float, str], list[str]] = {}
+    for row in rows:
+        r_in, r_out = _growth(row, base[row.name])
+        rate = (1.0 if optimizer == "adam" else r_out) / r_in
         if r_out == 1.0 and readout == "scaled":
-            rate = 1.0 if optimizer == "adam" else r_in
-        else:
-            rate = (1.0 if optimizer == "adam" else r_out) / r_in
+            rate *= r_in if optimizer == "adam" else r_in**2
+        kind = "input weights and vectors" if r_in == 1.0 else "hidden weights"
+        kind = "output weights" if r_out == 1.0 else kind
         if rate != 1.0:
-            names_at.setdefault(rate, []).append(name)
-    found = [(exactly(*names_at[rate]), rate) for rate in sorted(names_at)]
+            names_at.setdefault((rate, kind), []).append(row.name)
+    found = [
+        (exactly(*names_at[key], words=key[1]), key[0]) for key in sorted(names_at)
+    ]
     if weight_decay is None:
         return Rules(found)
-    decays = [(pattern, weight_decay / rate) for pattern, rate in found]
-    return Rules([*decays, ("", weight_decay)])
+    decays = Rules([(pattern, weight_decay / rate) for pattern, rate in found])
+    return {"multipliers": Rules(found), "weight_decay": decays + {"": weight_decay}}
 
 
-def _shapes(params: PyTree, param_labels: ParamLabels) -> dict[str, Shape]:
-    rows = assign(params, None, param_labels=param_labels)
-    return {row.name: row.shape for row in rows}
+def _check_same_names(names: Iterable[str], base: Iterable[str]) -> None:
+    for name in {*names} ^ {*base}:
+        where = "base_params" if name in base else "params"
+        raise ValueError(
+            f"The parameter {name!r} is in {where} only. The base network must have "
+            "the same parameters, in other widths."
+        )
 
 
-def _listed(patterns: Any) -> list[Any]:
-    return [*patterns] if isinstance(patterns, list | tuple) else [patterns]
-
-
-def _check_comparable(shapes: Mapping[str, Shape], base: Mapping[str, Shape]) -> None:
-    for name in {**shapes, **base}:
-        if name not in shapes or name not in base:
-            where = "base_params" if name in base else "params"
+def _growth(row: Assignment, base: _Shape) -> tuple[float, float]:
+    """How many times as large as in the base network a parameter's two fans are."""
+    is_alike = len(row.shape) == len(base) and 0 not in (*row.shape, *base)
+    owner = f"The shape of {row.name!r} in base_params"
+    expect(is_alike, owner, f"like {row.shape} in its number of axes", base)
+    ratios = [n / base_n for n, base_n in zip(row.shape, base, strict=True)]
+    fan_in, fan_out = _fans(row)
+    for axis, ratio in enumerate(ratios):
+        if ratio != 1.0 and axis not in fan_in | fan_out:
             raise ValueError(
-                f"The parameter {name!r} is in {where} only. The base network must "
-                "have the same parameters, in other widths."
+                f"The parameter {row.name!r} has the shape {row.shape}, and {base} in "
+                f"the base network. Axis {axis} has grown, and is neither of its "
+                f"fan-in {sorted(fan_in)} nor of its fan-out {sorted(fan_out)}. Say "
+                f"what its axes are: axes={{{row.name!r}: (fan_in, fan_out)}}."
             )
-        is_alike = len(shapes[name]) == len(base[name]) and 0 not in base[name]
-        owner, wanted = f"The shape of {name!r} in base_params", f"like {shapes[name]}"
-        expect(is_alike, owner, f"{wanted} in its number of axes", base[name])
+    return math.prod(ratios[a] for a in fan_in), math.prod(ratios[a] for a in fan_out)
 
 
-def _fans_of(
-    name: str,
-    shape: Shape,
-    table: list[tuple[Pattern, tuple[Axes, Axes]]],
-    default: tuple[Axes, Axes],
-) -> tuple[set[int], set[int]]:
-    """The axes of a parameter's inputs and of its outputs, counted from the front."""
-    pair = next((pair for pattern, pair in table if pattern.matches(name)), None)
-    if pair is None and (len(shape) < 2 or re.fullmatch(_VECTOR, name)):
-        return set(), set(range(len(shape)))
-    fans: list[set[int]] = []
-    for axes in pair or default:
+def _fans(row: Assignment) -> tuple[set[int], set[int]]:
+    """A parameter's axes of inputs and of outputs, counted from the front."""
+    ndim = len(row.shape)
+    if ndim < 2 or (row.rule is None and re.fullmatch(_VECTOR, row.name)):
+        return set(), set(range(ndim))
+    fans = []
+    for axes in row.value_or((-2, -1)):
         several = (axes,) if isinstance(axes, int) else axes
         for axis in several:
-            owner, wanted = f"An axis of {name!r}", f"one of the shape {shape}"
-            expect(-len(shape) <= axis < len(shape), owner, wanted, axis)
-        fans.append({axis % len(shape) for axis in several})
-    is_apart = not fans[0] & fans[1]
-    expect(is_apart, f"The fan-in of {name!r}", "apart from its fan-out", fans)
-    return fans[0], fans[1]
-
-
-def _growth(
-    name: str, shape: Shape, base: Shape, fan: set[int], fans: tuple[set[int], set[int]]
-) -> float:
-    """How many times the size in the base network the axes of a fan have."""
-    ratios = [n / base_n for n, base_n in zip(shape, base, strict=True)]
-    for axis, ratio in enumerate(ratios):
-        if ratio != 1.0 and axis not in fans[0] | fans[1]:
-            raise ValueError(
-                f"The parameter {name!r} has the shape {shape}, and {base} in the base "
-                f"network. Axis {axis} has grown, but is neither in its fan-in "
-                f"{sorted(fans[0])} nor in its fan-out {sorted(fans[1])}. Say what its "
-                f"axes are: axes={{{name!r}: (fan_in, fan_out)}}."
-            )
-    return math.prod(ratios[axis] for axis in fan)
+            owner, wanted = f"An axis of {row.name!r}", f"one of the shape {row.shape}"
+            expect(-ndim <= axis < ndim, owner, wanted, axis)
+        fans.append({axis % ndim for axis in several})
+    fan_in, fan_out = fans
+    owner, wanted = f"The fan-in of {row.name!r}", "apart from its fan-out"
+    expect(not fan_in & fan_out, owner, wanted, fans)
+    return fan_in, fan_out

@@ -1,8 +1,9 @@
-"""Groups of layers that learn at different rates, or begin to learn one by one."""
+"""Groups of layers that are frozen, learn at different rates, or begin one by one."""
 
 import dataclasses
 import operator
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from optax_lrmult.core.expect import expect
 from optax_lrmult.core.patterns import Pattern, as_pattern
-from optax_lrmult.core.rules import Rules
+from optax_lrmult.core.rules import Rule, Rules
 from optax_lrmult.core.values import (
     Schedule,
     as_scalar,
@@ -18,6 +19,25 @@ from optax_lrmult.core.values import (
     is_number,
     is_schedule,
 )
+
+
+def freeze(*patterns: str | re.Pattern[str] | Pattern) -> Rules:
+    """Rules that freeze: the multiplier 0 for each pattern.
+
+    $$m = 0$$
+
+    Behind another table, `freeze("")` freezes all that this table has no rule for.
+
+    Args:
+      *patterns: patterns of rules, at least one.
+
+    Example:
+      >>> Rules({"head": 1}) + freeze("stem", "block_0/")
+      Rules([('head', 1), ('stem', 0.0), ('block_0/', 0.0)])
+    """
+    wanted = "given a pattern; freeze('') freezes everything"
+    expect(len(patterns) > 0, "freeze", wanted, patterns)
+    return Rules([(pattern, 0.0) for pattern in patterns])
 
 
 def discriminative(groups: Iterable[Any], lo: Any, hi: Any = 1.0) -> Rules:
@@ -46,7 +66,7 @@ def discriminative(groups: Iterable[Any], lo: Any, hi: Any = 1.0) -> Rules:
       Rules([('head', 1.0), ('block_1', 0.1), ('norm_1', 0.1), ('stem', 0.01)])
     """
     rows = _groups(groups)
-    lo, hi = positive(lo, "lo"), positive(hi, "hi")
+    lo, hi = _positive(lo, "lo"), _positive(hi, "hi")
     last = max(len(rows) - 1, 1)
     heights = [1 - below / last for below in range(len(rows))]
     return Rules(
@@ -82,9 +102,9 @@ def unfreeze_at(step: int, multiplier: Any = 1.0) -> Schedule:
       >>> [float(schedule(step)) for step in (0, 99, 100)]
       [0.0, 0.0, 0.5]
     """
-    step, owner = operator.index(step), "The multiplier of unfreeze_at"
+    step = operator.index(step)
     expect(step >= 0, "The step of unfreeze_at", "at least 0", step)
-    return _UnfreezeAt(step, as_scalar(multiplier, owner))
+    return _UnfreezeAt(step, as_scalar(multiplier, "The multiplier of unfreeze_at"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +127,7 @@ def unfreeze_from_top(
     groups: Iterable[Any],
     every: int,
     *,
-    multipliers: Sequence[Any] | None = None,
+    multipliers: Rules | Iterable[Any] | None = None,
     start: int = 0,
 ) -> Rules:
     r"""Unfreezes one group after the other, from the top one down.
@@ -115,14 +135,15 @@ def unfreeze_from_top(
     $$m_i(t) = 0 \text{ for } t < \mathrm{start} + (k - 1 - i) \, \mathrm{every},
       \text{ then } m_i, \quad i = 0, \dots, k - 1$$
 
-    Parameters in no group train from the first step. To freeze them, make `""` the
-    lowest group, or add `freeze("")` behind the table.
+    Parameters in no group train from the first step. To freeze them, add `freeze("")`
+    behind the table.
 
     Args:
       groups: the groups, the lowest (nearest to the input) first. Each is a pattern of
         a rule, or a list of patterns.
       every: the number of steps from one group to the next; ULMFiT takes an epoch's.
-      multipliers: a number or a schedule for each group, the lowest first; 1 if `None`.
+      multipliers: a number or a schedule for each group, the lowest first; or what
+        `discriminative` has written for the same groups; 1 if `None`.
       start: the first step that moves the top group.
 
     Returns:
@@ -134,25 +155,30 @@ def unfreeze_from_top(
       >>> unfreeze_from_top(["stem", "block", "head"], every=100)
       Rules([('head', 1.0), ('block', unfreeze_at(100)), ('stem', unfreeze_at(200))])
     """
-    rows = _groups(groups)
-    values = [1.0] * len(rows) if multipliers is None else list(multipliers)
-    owner, wanted = "multipliers", f"one for each of the {len(rows)} groups"
-    expect(len(values) == len(rows), owner, wanted, multipliers)
-    every = operator.index(every)
+    rows = _groups(groups)[::-1]
+    first, every = operator.index(start), operator.index(every)
     expect(every > 0, "every", "at least one step", every)
-    steps = range(start, start + every * len(rows), every)
+    pairs = [(pattern, i) for i, group in enumerate(rows) for pattern in group]
+    if isinstance(multipliers, Rules):
+        written = {r.pattern: r.value for r in multipliers if isinstance(r, Rule)}
+        is_same = list(written) == [pattern for pattern, _ in pairs]
+        expect(is_same, "multipliers", "a table of the same groups", multipliers)
+        values = list(written.values())
+    else:
+        given = [1.0] * len(rows) if multipliers is None else list(multipliers)[::-1]
+        wanted = f"one for each of the {len(rows)} groups"
+        expect(len(given) == len(rows), "multipliers", wanted, multipliers)
+        values = [given[i] for _, i in pairs]
+    steps = [first + i * every for _, i in pairs]
     return Rules(
         [
             (pattern, unfreeze_at(step, value) if step else value)
-            for step, group, value in zip(
-                steps, reversed(rows), reversed(values), strict=True
-            )
-            for pattern in group
+            for (pattern, _), step, value in zip(pairs, steps, values, strict=True)
         ]
     )
 
 
-def positive(value: Any, owner: str) -> Any:
+def _positive(value: Any, owner: str) -> Any:
     """A positive number as a float, or a traced scalar."""
     scalar = as_scalar(value, owner)
     fits = not is_schedule(scalar) and (not is_number(scalar) or scalar > 0)
@@ -162,7 +188,9 @@ def positive(value: Any, owner: str) -> Any:
 
 def _groups(groups: Iterable[Any]) -> list[list[Pattern]]:
     wanted = "a list of groups, the lowest first, each a pattern or a list of patterns"
-    expect(not isinstance(groups, str), "groups", wanted, groups, TypeError)
+    # The groups of a mapping or a set would be in no order, or in the wrong one.
+    is_ordered = not isinstance(groups, str | Mapping | Set)
+    expect(is_ordered, "groups", wanted, groups, TypeError)
     listed = [g if isinstance(g, list | tuple) else [g] for g in groups]
     expect(len(listed) > 0 and all(listed), "groups", wanted, groups)
     return [[as_pattern(pattern) for pattern in group] for group in listed]
