@@ -20,7 +20,7 @@ STEPS = 7
 CORE = optax.chain(
     optax.scale_by_adam(),
     olm.scale_by_name_multiplier(
-        {"stem": 0.1, "head": olm.recipes.unfreeze_at(4, 0.3)}, inject=True
+        {"stem": 0.1, "head": olm.recipes.unfreeze_at(4, 0.3)}
     ),
     optax.scale_by_learning_rate(0.1),
 )

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tests.promises.optimizers_table import OPTIMIZERS, make
 
 import optax_lrmult as olm
+from tests.promises.optimizers_table import OPTIMIZERS, make
 
 STEPS = 3
 TABLE = {"still": 0, "eight": 8, "some": -0.3}
@@ -178,7 +178,9 @@ def compiled_products_are_within_ulps(name: str) -> None:
     """
     for mine, theirs in zip(ours(name).updates, plain(name).updates, strict=True):
         for group, factor in FACTORS.items():
-            expected = jax.tree.map(lambda u, m=factor: np.float32(m) * u, theirs[group])
+            expected = jax.tree.map(
+                lambda u, m=factor: np.float32(m) * u, theirs[group]
+            )
             assert_within(COMPILED, mine[group], expected)
 
 

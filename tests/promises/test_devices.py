@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.promises.eight_devices import MESHES, NEW_VALUES, OPTIMIZERS
+
+from tests.promises.eight_devices import MESHES, OPTIMIZERS
 from tests.promises.processes import environment
 from tests.promises.two_processes import trained_params
 
-SCRIPTS = Path(__file__).parent
+ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120
+pytestmark = pytest.mark.xdist_group("devices")  # One launch for all tests.
 
 Find = Callable[[str, str, str], dict[str, Any]]
 """What the script found in a check, on a mesh, with an optimizer."""
@@ -29,7 +31,8 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.fixture(scope="module")
 def find() -> Find:
     process = subprocess.run(
-        [sys.executable, SCRIPTS / "eight_devices.py"],
+        [sys.executable, "-m", "tests.promises.eight_devices"],
+        cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
@@ -89,14 +92,6 @@ def test_donated_buffers_are_used(mesh: str, name: str, find: Find) -> None:
         assert row["aliases"] == find("training", mesh, "plain")["aliases"]
 
 
-@every_mesh
-@pytest.mark.parametrize("name", NEW_VALUES)
-def test_set_multipliers_compiles_nothing_on_a_mesh(
-    mesh: str, name: str, find: Find
-) -> None:
-    assert find("training", mesh, name)["compilations"] == 0
-
-
 # The smallest and the largest ratio in each parameter.
 ONES = {
     "blocks/bias": [1, 1],
@@ -124,8 +119,7 @@ RATIOS = {
     "scheduled": SCHEDULED,
     "per_layer": PER_LAYER,
     "chain_scheduled": SCHEDULED,
-    "chain_injected": STATIC,
-    "chain_injected_per_layer": PER_LAYER,
+    "by_name": STATIC,
 }
 
 
@@ -149,7 +143,9 @@ def free_port() -> int:
 def launched(command: list[str], log: Path) -> Generator[subprocess.Popen[bytes]]:
     """A process that is gone afterwards, whatever happens."""
     with log.open("wb") as out, log.with_suffix(".err").open("wb") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment())
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env=environment(), cwd=ROOT
+        )
         try:
             yield process
         finally:
@@ -170,7 +166,7 @@ def exit_codes(processes: list[subprocess.Popen[bytes]]) -> list[int | None]:
 @pytest.fixture(scope="module")
 def both_outputs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder, port = tmp_path_factory.mktemp("two_processes"), str(free_port())
-    command = [sys.executable, str(SCRIPTS / "two_processes.py"), port]
+    command = [sys.executable, "-m", "tests.promises.two_processes", port]
     logs = [folder / f"{process}.out" for process in "01"]
     with contextlib.ExitStack() as stack:
         running = [

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax.core import freeze
-from tests.promises.one_step import Functional, check_names_and_step, squares
 
 from optax_lrmult import per_layer
+from tests.promises.one_step import Functional, check_names_and_step, squares
 
 INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 

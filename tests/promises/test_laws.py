@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+
 from tests.promises.laws import LAWS
 from tests.promises.optimizers_table import (
     INSTALLED,
@@ -11,7 +12,6 @@ from tests.promises.optimizers_table import (
     OPTIMIZERS,
     with_learning_rates,
 )
-
 
 # Compiled steps are kept in a process, so all laws of an optimizer run in one.
 GROUPED = [

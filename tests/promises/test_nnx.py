@@ -11,6 +11,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+
+import optax_lrmult as olm
+from optax_lrmult import path_labels, per_layer, scale_by_name_multiplier
 from tests.promises.one_step import (
     Functional,
     Step,
@@ -20,9 +23,6 @@ from tests.promises.one_step import (
     squares,
 )
 from tests.promises.thaw import masked_adam, taken_over
-
-import optax_lrmult as olm
-from optax_lrmult import path_labels, per_layer, scale_by_name_multiplier
 
 FLAX = tuple(map(int, flax.__version__.split(".")[:2]))
 INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)

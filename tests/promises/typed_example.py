@@ -43,6 +43,8 @@ def train() -> dict[str, jax.Array]:
     config = olm.keras.AdamLRMultConfig.from_keras({"lr": 0.01})
     assert_type(config, olm.keras.AdamLRMultConfig)
     assert_type(config.to_keras(), dict[str, Any])
-    rates = olm.report.learning_rates(params, table, optax.constant_schedule(0.1), step=0)
+    rates = olm.report.learning_rates(
+        params, table, optax.constant_schedule(0.1), step=0
+    )
     assert_type(rates, dict[str, jax.Array])
     return rates

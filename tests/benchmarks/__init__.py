@@ -1,0 +1,1 @@
+"""What multipliers cost: `python -m tests.benchmarks`, from the root of a clone."""
