@@ -43,17 +43,15 @@ def adam_steps(is_quick: bool) -> list[Row]:
 
 
 def amsgrad_steps(is_quick: bool) -> list[Row]:
-    """AMSGrad, of both kinds."""
+    """AMSGrad."""
 
     def plain(tree: PyTree) -> optax.GradientTransformation:
         return optax.amsgrad(contenders.RATE)
 
     groups = 2 if is_quick else 14
-    of_raw = {"amsgrad": True, "max_of": "raw"}
     makes = {
         "plain": plain,
         "static": contenders.static(groups, amsgrad=True),
-        "static, max_of='raw'": contenders.static(groups, **of_raw),
         "multi_transform": contenders.multi_transform(groups, optax.amsgrad),
     }
     tree = QUICK if is_quick else trees.vit(*trees.VIT_S)

@@ -11,13 +11,14 @@ from typing import Any
 
 import chex
 import flax.serialization
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import optax_lrmult as olm
-from tests.promises import interrupted_run, jax
+from tests.promises import interrupted_run
 
 STEPS, RATE, B1, B2, EPS = 10_000, 1e-3, 0.9, 0.999, 1e-8
 PERIOD = 997
@@ -130,7 +131,7 @@ def test_a_run_killed_between_save_and_rename_goes_on_bit_for_bit(
 ) -> None:
     (whole := tmp_path / "whole").mkdir()
     (killed := tmp_path / "killed").mkdir()
-    command = [sys.executable, interrupted_run.__file__, str(killed), "5"]
+    command = [sys.executable, str(interrupted_run.__file__), str(killed), "5"]
     path = os.pathsep.join([str(Path(olm.__file__).parents[1]), *sys.path])
     # A process that is killed leaves half a file of what it covered.
     rest = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}

@@ -116,7 +116,6 @@ PER_LAYER = {
 RATIOS = {
     "plain": ONES,
     "static": STATIC,
-    "scheduled": SCHEDULED,
     "per_layer": PER_LAYER,
     "chain_scheduled": SCHEDULED,
     "by_name": STATIC,
