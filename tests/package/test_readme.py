@@ -39,7 +39,6 @@ def test_there_are_blocks_of_known_kinds_only() -> None:
 
 
 # Later blocks use the names of earlier ones.
-@pytest.mark.xdist_group("readme")
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
 def test_block_runs(
     index: int,

@@ -19,7 +19,6 @@ from tests.promises.two_processes import trained_params
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120
-pytestmark = pytest.mark.xdist_group("devices")  # One launch for all tests.
 
 Find = Callable[[str, str, str], dict[str, Any]]
 """What the script found in a check, on a mesh, with an optimizer."""

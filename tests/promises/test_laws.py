@@ -13,13 +13,7 @@ from tests.promises.optimizers_table import (
     with_learning_rates,
 )
 
-# Compiled steps are kept in a process, so all laws of an optimizer run in one.
-GROUPED = [
-    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in INSTALLED
-]
-
-
-@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("law", LAWS)
 def test_the_law_holds(law: str, name: str) -> None:
     expectation = contextlib.nullcontext()
