@@ -79,7 +79,7 @@ def scale_by_adam(
         added = eps * root if eps_after_correction else eps
 
         def direction(u: Any, m: Any, v: Any) -> jax.Array:
-            update = m * correction.astype(v.dtype) / (jnp.sqrt(v) + added)
+            update = m * correction / (jnp.sqrt(v) + added)
             return update.astype(jnp.result_type(u))
 
         return jax.tree.map(direction, updates, mu, nu), state._replace(**new)

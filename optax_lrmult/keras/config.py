@@ -132,7 +132,7 @@ def _as_dictionary(rules: Rules) -> dict[str, float]:
     for rule in rules:
         owner, wanted = f"Rule {rule}", "a substring and a number, as in the original"
         is_row = isinstance(rule, Rule) and rule.pattern.kind == "contains"
-        number = as_scalar(rule.value, owner) if is_row else None
+        number: Any = as_scalar(rule.value, owner) if is_row else None
         expect(is_number(number), owner, wanted, rule.value)
         # The first rule wins here as there, and a dictionary has each key once.
         for text in rule.pattern.texts if isinstance(rule, Rule) else ():

@@ -84,7 +84,7 @@ def constrain_by_name(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _checked(constraint: Any, rule: Rule | FunctionRule) -> Constraint:
+def _checked(constraint: Any, rule: Rule | FunctionRule) -> Any:
     owner, wanted = f"The constraint of rule {rule}", "a function of an array"
     fits = callable(constraint) and constraint not in _FACTORIES
     expect(fits, owner, f"{wanted}, as non_negative()", constraint, TypeError)

@@ -13,6 +13,7 @@ import pytest
 import optax_lrmult as olm
 
 PARAMS = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, -3.0)}
+LABELS = {"kernel": "dense/kernel", "bias": "dense/bias"}
 LIMITS = ["decay", "clipnorm", "clipvalue"]
 
 
@@ -57,6 +58,29 @@ def test_the_state_does_not_depend_on_the_options() -> None:
         clipvalue=0.5,
     )
     assert jax.tree.structure(full.init(PARAMS)) == plain
+
+
+def test_updates_keep_their_dtypes() -> None:
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    tx = olm.keras.adam_lr_mult(lambda step: jnp.float32(0.1))
+    updates = update(tx, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
+
+
+def test_only_constraints_need_the_parameters() -> None:
+    tx = olm.keras.adam_lr_mult(multipliers={"bias": 0.5})
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS))
+    jax.tree.map(np.testing.assert_array_equal, updates, update(tx))
+
+
+def test_param_labels_are_the_names_of_constraints_too() -> None:
+    tx = olm.keras.adam_lr_mult(
+        multipliers={"dense/bias": 0},
+        constraints={"dense/bias": olm.keras.non_negative()},
+        param_labels=LABELS,
+    )
+    new = optax.apply_updates(PARAMS, update(tx))
+    np.testing.assert_array_equal(new["bias"], 0)
 
 
 def test_a_schedule_is_the_rate_or_the_multiplier_of_each_step() -> None:
@@ -113,7 +137,7 @@ def test_verbose_logs_the_assignment_once(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO, logger="optax_lrmult")
     pairs = iter([("kernel", 0.5), ("kernal", 2)])  # To be read once only.
     tx = olm.keras.adam_lr_mult(
-        multipliers=pairs, on_unmatched="warn", verbose=True, param_labels=PARAMS_NAMES
+        multipliers=pairs, on_unmatched="warn", verbose=True, param_labels=LABELS
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -122,13 +146,10 @@ def test_verbose_logs_the_assignment_once(caplog: pytest.LogCaptureFixture) -> N
     assert len(caught) == 1
     (record,) = caplog.records
     shown = olm.preview(
-        PARAMS, {"kernel": 0.5}, param_labels=PARAMS_NAMES, on_unmatched="ignore"
+        PARAMS, {"kernel": 0.5}, param_labels=LABELS, on_unmatched="ignore"
     )
     assert record.getMessage() == f"The multipliers are:\n{shown}"
     assert "dense/kernel" in record.getMessage()
-
-
-PARAMS_NAMES = {"kernel": "dense/kernel", "bias": "dense/bias"}
 
 
 def test_nothing_is_logged_without_verbose(caplog: pytest.LogCaptureFixture) -> None:
