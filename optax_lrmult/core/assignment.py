@@ -82,6 +82,9 @@ def assign(
     words = get_args(OnUnmatched)
     expect(on_unmatched in words, "on_unmatched", f"one of {words}", on_unmatched)
     table = as_rules(rules, f"The table {argument}")
+    lost = getattr(params, "names_are_lost", None)  # As inside of packed.
+    if table and lost:
+        raise ValueError(f"The table {argument} can't be used here. {lost}")
     named = named_leaves(params, param_labels)
     rows = [_assigned(*pair, table) for pair in named if not is_hidden(pair[1])]
     if named and on_unmatched != "ignore":
