@@ -1,21 +1,20 @@
-"""A table as a picture: bars for its multipliers, lines for its learning rates."""
+"""Multipliers and learning rates as figures; a call that draws imports matplotlib."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
-import optax
 
-from optax_lrmult.core.assignment import assign
 from optax_lrmult.core.columns import column
 from optax_lrmult.core.names import ParamLabels, PyTree
 from optax_lrmult.core.rules import RulesLike
-from optax_lrmult.core.values import at_step, is_number, is_schedule
+from optax_lrmult.core.values import Schedule, at_step, is_schedule
 from optax_lrmult.report.folding import folded_text
-from optax_lrmult.report.rates import multipliers_by_rule
-from optax_lrmult.report.table import shortened
-from optax_lrmult.report.wording import number_text, rule_template
+from optax_lrmult.report.rates import entries_of
+from optax_lrmult.report.table import shortened, start_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _GREY = "#8a8a8a"
-_NO_RULE = "(no rule)"
+_RED, _BLUE, _ORANGE = "#d55e00", "#0072b2", "#e69f00"
+_MOST_NUMBERS, _MOST_NAMES = 40, 16
 _MOST_SAMPLES = 200
 
 
@@ -34,68 +34,61 @@ def plot_multipliers(
     param_labels: ParamLabels = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """A bar for each rule that takes a parameter, in the order of the table.
+    """A bar for each rule, from 1 to its multiplier on a log axis.
 
-    The length of a bar is the size of the multiplier, on a log axis, and the number
-    stands behind it. A log axis has no 0, so a frozen rule has a hatched bar across the
-    whole axis. A schedule is drawn as it is at step 0. A `per_layer` has a bar for each
-    slice. Rules that differ only in a number share a colour.
+    Rules stand in the order of their table, which for `layer_decay` is the depth from
+    the stem to the head. Slower than 1 is blue and to the left, faster is orange and to
+    the right, and a negative multiplier is red, at its size. A multiplier of 0, which a
+    log axis can't hold, is hatched down to the end of the axis. A schedule is drawn as
+    it is at step 0, and a `per_layer` has a bar for each layer.
 
     Args:
       params: a pytree of arrays, or of their shapes from `jax.eval_shape`.
       multipliers: a table of rules; see `Rules`.
       param_labels: the names, if not those of `path_labels`.
-      ax: matplotlib axes to draw on; those of a new figure if `None`.
+      ax: matplotlib axes to draw on; those of a new figure, if none are given.
 
     Returns:
-      The axes. It needs matplotlib.
+      The axes.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> params = {f"block_{i}": jnp.ones(2) for i in range(3)}
-      >>> ax = plot_multipliers(params, {"block_0": 0.01, "block_1": 0.1})
-      >>> [(label.get_text(), float(bar.get_width()))
-      ...  for label, bar in zip(ax.get_yticklabels(), ax.patches)]
-      [('block_0', 0.01), ('block_1', 0.1), ('(no rule)', 1.0)]
+      >>> params = {f"block_{i}": np.ones(2) for i in range(3)}
+      >>> ax = plot_multipliers(params, {"block_0": 0.1, "block_1": 0.5})
+      >>> [label.get_text() for label in ax.get_yticklabels()]
+      ['block_0', 'block_1', '(no rule)']
+      >>> [f"{bar.get_x() + bar.get_width():.3g}" for bar in ax.patches]
+      ['0.1', '0.5', '1']
     """
-    values = _multipliers(params, multipliers, param_labels)
-    axes = _axes(ax, min(8.0, 1.2 + 0.24 * len(values)))
-    colours = _colours(list(values))
-    numbers = {key: float(_over_training(v, [0])[0]) for key, v in values.items()}
-    sizes = [abs(n) for n in numbers.values() if abs(n) > 0]
-    low, high = min([1.0, *sizes]) / 3, max([1.0, *sizes]) * 4
-    for row, (key, number) in enumerate(numbers.items()):
-        is_still = not abs(number) > 0
-        width = high if is_still else abs(number)
-        (bar,) = axes.barh(row, width, color=colours[key], edgecolor=colours[key])
-        if is_still:
-            bar.set(facecolor="none", hatch="////")
-        text = "0, frozen" if number == 0 else number_text(number)
-        text = "traced" if np.isnan(number) else text
-        text += " at step 0" if is_schedule(values[key]) else ""
-        axes.annotate(
-            text,
-            (low if is_still else width, row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            verticalalignment="center",
-            fontsize="small",
-            bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1},
-        )
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.axvline(1, color="0.5", linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(numbers)), [_written(key) for key in numbers])
-    axes.invert_yaxis()
-    axes.set_xlabel("multiplier of the learning rate (log scale)")
-    return axes
+    table = column("multipliers", multipliers, param_labels)
+    entries = entries_of(table.rules, table.rows(params), each_layer=True)
+    values = [start_of(value) for value, _ in entries.values()]
+    ax = _axes(ax, min(8.0, 1.3 + 0.22 * len(values)), "Multiplier of each rule")
+    sizes = [1.0, *(abs(value) for value in values if value)]
+    lowest, highest = min(sizes) / 2, max(sizes) * 2
+    # Numbers stand to the right of the bars, and of the line at 1.
+    every = math.ceil(len(values) / _MOST_NUMBERS) or 1
+    for row, (value, entry) in enumerate(zip(values, entries.values(), strict=True)):
+        colour = _BLUE if abs(value) < 1 else _ORANGE
+        end = abs(value) or lowest
+        ax.barh(row, end - 1, left=1, color=colour if value > 0 else _RED)
+        if not value:
+            ax.patches[-1].set(facecolor="none", edgecolor=_GREY, hatch="////")
+        if every == 1:
+            text = f" {value:.3g}{' at step 0' if is_schedule(entry[0]) else ''}"
+            ax.text(max(end, 1), row, text, va="center", fontsize="small")
+    ax.axvline(1, color="0.5", linewidth=0.8)
+    ax.set(xscale="log", xlim=(lowest, highest), xlabel="multiplier (log scale)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    names = [_written(key) for key in entries]
+    ax.set_yticks(range(0, len(names), every), names[::every])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    return ax
 
 
 def plot_schedule(
     params: PyTree,
     multipliers: RulesLike,
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: float | Schedule,
     steps: int,
     *,
     param_labels: ParamLabels = None,
@@ -103,116 +96,94 @@ def plot_schedule(
 ) -> "Axes":
     """The learning rate of each rule over training, on a log axis.
 
-    There is a line for each key of `learning_rates`. Rules that differ only in a number
-    share a colour, the later the stronger. A negative rate is a dashed line at its
-    size. A log axis has no 0: a line that falls to 0 leaves the picture at the bottom,
-    and a rule that is 0 throughout is a dotted line there.
+    Lines are those of `learning_rates`. Rules whose texts differ in a number have one
+    colour and one name, the later the stronger. A negative rate is dashed, at its size.
+    A rate that is 0 throughout, which a log axis can't hold, is named at the bottom.
 
     Args:
       params: a pytree of arrays, or of their shapes from `jax.eval_shape`.
       multipliers: a table of rules; see `Rules`.
       learning_rate: a number or a schedule.
-      steps: the number of steps of the training.
+      steps: how many steps the training has.
       param_labels: the names, if not those of `path_labels`.
-      ax: matplotlib axes to draw on; those of a new figure if `None`.
+      ax: matplotlib axes to draw on; those of a new figure, if none are given.
 
     Returns:
-      The axes. It needs matplotlib.
+      The axes.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> params = {"stem": jnp.ones(3), "head": jnp.ones(3)}
-      >>> rate = optax.linear_schedule(1.0, 0.5, 10)
-      >>> ax = plot_schedule(params, {"stem": 0.25}, rate, steps=11)
+      >>> params = {"stem": np.ones(3), "head": np.ones(3)}
+      >>> ax = plot_schedule(params, {"stem": 0.25}, lambda step: 1 / (1 + step), 10)
       >>> for line in ax.lines:
       ...     print(line.get_label(), line.get_ydata()[[0, -1]])
-      stem [0.25 0.125]
-      (no rule) [1. 0.5]
+      stem [0.25  0.025]
+      (no rule) [1.  0.1]
     """
-    samples = np.unique(np.linspace(0, steps - 1, _MOST_SAMPLES).astype(int))
-    values = _multipliers(params, multipliers, param_labels)
-    base = _over_training(learning_rate, samples)
-    curves = {key: _over_training(v, samples) * base for key, v in values.items()}
-    axes = _axes(ax, 3.8)
-    handles: dict[str, Any] = {}
-    for index, (family, keys) in enumerate(_families(list(curves)).items()):
-        thick = max(1.4, 3.4 - 0.3 * index)  # So that lines that coincide all show.
+    table = column("multipliers", multipliers, param_labels)
+    entries = entries_of(table.rules, table.rows(params), each_layer=True)
+    at = np.unique(np.linspace(0, steps - 1, min(steps, _MOST_SAMPLES)).astype(int))
+    base = _curve(learning_rate, at)
+    curves = {key: _curve(value, at) * base for key, (value, _) in entries.items()}
+    ax = _axes(ax, 3.8, "Learning rate of each rule")
+    families: dict[tuple[str, bool], list[str]] = {}
+    for key, rates in curves.items():
+        family = re.sub(r"\d+", "#", key), bool(rates.any())
+        families.setdefault(family, []).append(key)
+    colours, still, ends = itertools.cycle(_COLOURS), [], []
+    for (_, moves), keys in families.items():
+        name = _written(folded_text(keys))
+        if not moves:
+            still.append(name)
+            continue
+        colour = _GREY if keys == ["(no rule)"] else next(colours)
         for number, key in enumerate(keys, 1):
-            rates = curves[key]
-            style = {"color": _colours(list(curves))[key], "linewidth": thick}
-            style |= {"label": key, "alpha": 0.35 + 0.65 * number / len(keys)}
-            dashes = "--" if np.nanmin(rates, initial=0) < 0 else "-"
-            if not np.any(rates):
-                where, across = 0.015 + 0.02 * index, axes.get_xaxis_transform()
-                level = np.full(len(samples), where)
-                lines = axes.plot(samples, level, ":", transform=across, **style)
-            else:
-                lines = axes.plot(samples, abs(rates), dashes, **style)
-            handles[family] = lines[0]
-    sizes = [abs(r[np.isfinite(r)]).max(initial=0) for r in curves.values()]
-    peaks = [size for size in sizes if size > 0] or [1.0]
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(min(peaks) / 20, max(peaks) * 2)
-    axes.margins(x=0)
-    axes.set_xlabel("step")
-    axes.set_ylabel("learning rate (log scale)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(
-        handles.values(),
-        [_written(family) for family in handles],
-        loc="lower left",
-        bbox_to_anchor=(0, 1.02),
-        ncols=2,
-        frameon=False,
-        borderaxespad=0,
-        fontsize="small",
-    )
-    return axes
-
-
-def _axes(ax: "Axes | None", height: float) -> "Axes":
-    """The caller's axes, or those of a new figure, which a notebook then shows."""
-    if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots(figsize=(6.4, height), layout="constrained")
-    ax.spines[["top", "right"]].set_visible(False)
+            style = "--" if curves[key].min() < 0 else "-"
+            alpha = 0.3 + 0.7 * number / len(keys)
+            ax.plot(at, abs(curves[key]), style, color=colour, alpha=alpha, label=key)
+        middle = abs(curves[keys[len(keys) // 2]])
+        ends.append((middle[-1], middle.max(), name, colour))
+    peaks = [peak for _, peak, _, _ in ends] or [1.0]
+    ax.set(yscale="log", ylim=(min(peaks) / 20, max(peaks) * 1.5))
+    ax.set(xlabel="step", ylabel="learning rate", xlim=(0, max(1, steps - 1)))
+    if still:
+        text = f"always 0: {', '.join(still)}"
+        ax.text(0.01, 0.02, text, transform=ax.transAxes, color=_GREY)
+    _name_lines(ax, sorted(ends))
     return ax
 
 
-def _multipliers(
-    params: PyTree, multipliers: RulesLike, param_labels: ParamLabels
-) -> dict[str, Any]:
-    rules = column("multipliers", multipliers).rules
-    rows = assign(params, rules, param_labels=param_labels)
-    return multipliers_by_rule(rows, rules)
+def _name_lines(ax: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names behind the lines, the lowest first, apart from each other."""
+    ends = ends[:: math.ceil(len(ends) / _MOST_NAMES) or 1]
+    gap, (bottom, top) = 1 / _MOST_NAMES, np.log(ax.get_ylim())
+    heights = [(np.log(max(end, 1e-99)) - bottom) / (top - bottom) for end, *_ in ends]
+    for i, (_, _, name, colour) in enumerate(ends):
+        lowest = heights[i - 1] + gap if i else 0.0
+        # Never so high that those above it leave the axes.
+        heights[i] = min(max(heights[i], lowest), 1 - gap * (len(ends) - 1 - i))
+        where = {"xy": (1, heights[i]), "xycoords": "axes fraction", "va": "center"}
+        ax.annotate(
+            name, xytext=(6, 0), textcoords="offset points", color=colour, **where
+        )
 
 
-def _over_training(value: Any, steps: Sequence[int] | np.ndarray) -> np.ndarray:
-    """A number or a schedule at each of the steps; NaN for a traced scalar."""
-    if is_schedule(value):
-        with jax.ensure_compile_time_eval():
-            return np.array([float(at_step(value, int(step))) for step in steps])
-    number = float(value) if is_number(value) or isinstance(value, int) else np.nan
-    return np.full(len(steps), number)
+def _axes(ax: "Axes | None", height: float, title: str) -> "Axes":
+    from matplotlib import pyplot
+
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(6.4, height), layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title, loc="left", fontsize="medium")
+    return ax
 
 
-def _families(keys: Sequence[str]) -> Mapping[str, list[str]]:
-    """The keys that differ only in numbers, by one text for all of them."""
-    found: dict[str, list[str]] = {}
-    for key in keys:
-        found.setdefault(rule_template(key), []).append(key)
-    return {folded_text(members): members for members in found.values()}
-
-
-def _colours(keys: Sequence[str]) -> dict[str, str]:
-    colours: dict[str, str] = {}
-    for index, members in enumerate(_families(keys).values()):
-        colour = _GREY if members == [_NO_RULE] else _COLOURS[index % len(_COLOURS)]
-        colours |= dict.fromkeys(members, colour)
-    return colours
+def _curve(value: Any, steps: Sequence[int]) -> np.ndarray:
+    """The value at each of the steps."""
+    if not is_schedule(value):
+        return np.full(len(steps), float(value))
+    return np.array([float(at_step(value, step)) for step in steps])
 
 
 def _written(text: str) -> str:
     """A text that matplotlib shows as it is: no formula, and not too wide."""
-    return shortened(text, 34).replace("$", r"\$")
+    return shortened(text, 28).replace("$", r"\$")
