@@ -166,3 +166,18 @@ def test_a_thousand_rules_on_a_thousand_leaves() -> None:
     table = {f"layer_{i}/w": 1 + i / 1000 for i in range(1000)}
     rows = olm.assign(params, table, on_unmatched="error")
     assert {row.name: row.value for row in rows} == table
+
+
+def test_ten_dead_rules_are_told_at_once() -> None:
+    text = dead({f"block_{i}/": 1 for i in range(30)})
+    assert text.count("matches none") == 10
+    assert "'block_0/'" in text
+
+
+def test_labels_are_the_names_in_errors_too() -> None:
+    labels = {"stem": {"kernel": "W", "bias": "B"}, "head": "H", "scale": "S"}
+    assert "The parameters are 'H', 'S', 'B' and 1" in dead(
+        {"stem": 1}, param_labels=labels
+    )
+    rows = olm.assign(PARAMS, {"W": 0.5}, param_labels=labels, on_unmatched="error")
+    assert [row.value for row in rows] == [None, None, None, 0.5]

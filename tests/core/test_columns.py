@@ -90,6 +90,9 @@ class TestLabels:
         ({"a": {"weightdecay": 0.1}}, ValueError, "near: .'weight_decay'."),
         ({"a": {"learning_rate": 1}}, ValueError, "learning_rate / base rate"),
         ({"": {"b1": 0.9}, "a": {"b1": 0.8}}, ValueError, "put it last"),
+        (olm.Rules(lambda name: {"b1": 0.9}), TypeError, "must be a mapping"),
+        ({"a": {"multipliers": True}}, TypeError, "multipliers of rule 'a'"),
+        ({"a": {"b2": olm.per_layer([0.9, 1])}}, ValueError, r"b2 .* in \[0, 1\)"),
         ({"a": {"b2": 1.0}}, ValueError, r"b2 of rule 'a' must be in \[0, 1\)"),
         ({"a": {"b1": -0.1}}, ValueError, r"b1 of rule 'a' must be in \[0, 1\)"),
         ({"a": {"eps": -1}}, ValueError, "eps of rule 'a' must be at least 0"),
@@ -138,3 +141,15 @@ def test_a_table_is_plain_data() -> None:
 def test_columns_take_per_layer_and_schedules_where_they_mean_something() -> None:
     rows = {"": {"b2": olm.per_layer([0.9, 0.99]), "weight_decay": lambda step: 0.1}}
     assert set(olm.groups(rows)) == {"b2", "weight_decay"}
+
+
+def test_betas_of_0_and_decays_of_0_are_numbers_like_others() -> None:
+    row = {"b1": 0, "b2": 0, "eps": 0, "weight_decay": 0, "multipliers": -1}
+    assert found(olm.groups({"": row})) == {key: [v] * 4 for key, v in row.items()}
+
+
+def test_a_table_of_labels_alone_is_for_by_name() -> None:
+    columns = olm.groups({"embed": {"labels": "a"}, "": {"labels": "b"}})
+    assert list(columns) == ["labels"]
+    tree = {"embed": 1.0, "head": 2.0}
+    assert olm.by_name(columns["labels"])(tree) == {"embed": "a", "head": "b"}

@@ -1,5 +1,6 @@
 """Which names a pattern takes, how it prints, and that it comes back from a config."""
 
+import itertools
 import json
 import re
 from typing import Any
@@ -106,3 +107,61 @@ def test_a_pattern_needs_a_text() -> None:
     for make in olm.glob, olm.prefix:
         with pytest.raises(ValueError, match="given a text"):
             make()
+
+
+SEGMENTS = st.lists(st.sampled_from(["a", "b1", "a.b", "x[", ""]), max_size=4)
+
+
+def glob_by_hand(tokens: list[str], name: str) -> bool:
+    """What a list of marks and characters matches in full, one by one."""
+    if not tokens:
+        return name == ""
+    first, rest = tokens[0], tokens[1:]
+    if first in ("*", "**"):
+        run = name if first == "**" else name.split("/")[0]
+        return any(glob_by_hand(rest, name[i:]) for i in range(len(run) + 1))
+    if first == "**/":
+        ends = [0, *(i + 1 for i, c in enumerate(name) if c == "/")]
+        return any(glob_by_hand(rest, name[i:]) for i in ends)
+    sets = {"?": name[:1] != "/", "[ab]": name[:1] in ("a", "b")}
+    sets |= {"[!b]": name[:1] not in ("b", "/"), "[+-9]": name[:1] in (".", "1")}
+    return (
+        name != ""
+        and sets.get(first, name[0] == first)
+        and glob_by_hand(rest, name[1:])
+    )
+
+
+MARKS = st.sampled_from(["*", "**", "?", "[ab]", "[!b]", "[+-9]", "a", "b", "1", "."])
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(st.lists(st.lists(MARKS, max_size=3), max_size=3), SEGMENTS)
+def test_a_glob_takes_what_a_walk_over_it_takes(
+    marks: list[list[str]], segments: list[str]
+) -> None:
+    tokens: list[str] = []
+    for segment in marks:
+        # Of a whole segment, `**/` is any number of segments.
+        tokens += ["**/"] if segment == ["**"] else [*segment, "/"]
+    tokens.append("a")
+    # Two stars side by side are another mark.
+    hypothesis.assume("***" not in "".join(tokens))
+    hypothesis.assume(("*", "*") not in itertools.pairwise(tokens))
+    name = "/".join(segments)
+    assert takes(olm.glob("".join(tokens)), name) is glob_by_hand(tokens, name)
+
+
+@hypothesis.given(SEGMENTS, SEGMENTS)
+def test_a_prefix_is_compared_segment_by_segment(
+    front: list[str], segments: list[str]
+) -> None:
+    text = "/".join(front).rstrip("/")
+    whole = text.split("/") if text else []
+    expected = "/".join(segments).split("/")[: len(whole)] == whole
+    assert takes(olm.prefix(text), "/".join(segments)) is expected
+
+
+@hypothesis.given(st.text("a.*[](|+$", min_size=1, max_size=3), NAMES.map("/".join))
+def test_a_str_is_no_expression(text: str, name: str) -> None:
+    assert takes(text, name) is (name.find(text) >= 0)

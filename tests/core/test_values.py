@@ -96,3 +96,20 @@ def test_a_schedule_must_return_a_real_scalar() -> None:
         tx = olm.scale_by_name_multiplier({"head": lambda step, bad=bad: bad})
         with pytest.raises(ValueError, match="a real scalar"):
             tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_traced_scalars_stay_traced_and_stand_in_no_config() -> None:
+    def traced(value: jax.Array) -> jax.Array:
+        for multiplier in value, olm.per_layer([1.0, value]):
+            with pytest.raises(ValueError, match="rule 'stem'.*plain data"):
+                olm.Rules({"stem": multiplier}).to_config()
+        assert repr(olm.per_layer([value])) == "per_layer([traced float32])"
+        return scaled(value)
+
+    np.testing.assert_array_equal(jax.jit(traced)(jnp.float32(0.5)), [0.5, 0.5])
+
+
+def test_traced_values_that_are_no_real_scalars_are_refused() -> None:
+    for bad in jnp.ones(2), jnp.complex64(1), jnp.asarray(True):
+        with pytest.raises(TypeError, match="rule 'head' must be a"):
+            jax.jit(scaled)(bad)

@@ -210,3 +210,59 @@ def test_patching_optax_leads_to_no_recursion(monkeypatch: pytest.MonkeyPatch) -
     tx = optax.adam(0.1)
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     np.testing.assert_array_equal(updates["stem"], 0)
+
+
+def test_labels_and_on_unmatched_go_to_every_table() -> None:
+    labels = {"stem": "slow", "head": "fast"}
+    tables = {name: {"slow": 0.5, "": 0.25} for name in ("b1", "b2", "eps")}
+    tables |= {"multipliers": {"slow": 0.5}, "weight_decay": {"slow": 0.5, "": 0}}
+    names = {"param_labels": labels, "on_unmatched": "error"}
+    olm.adamw(0.1, **tables, **names).init(PARAMS)
+    for name in tables:
+        with pytest.warns(UserWarning, match=f"'slow' .* of {name} matches none"):
+            olm.adamw(0.1, **{name: tables[name]}, on_unmatched="warn").init(PARAMS)
+
+
+def test_a_mask_selects_among_what_the_table_decays() -> None:
+    mask, table = {"stem": True, "head": False}, {"stem": 0.3, "": 0.1}
+    ours = olm.adamw(0.1, weight_decay=table, mask=mask)
+    plain = optax.adamw(0.1, weight_decay=0.3, mask=mask)
+    mine, state = run(ours, 3)
+    theirs, expected = run(plain, 3)
+    chex.assert_trees_all_close(mine, theirs, rtol=4 * EPS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, expected)
+
+
+def test_members_of_an_ensemble_have_states_of_their_own() -> None:
+    tx = olm.adamw(0.01, **olm.groups(ROWS))
+    members = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), PARAMS)
+    states = jax.vmap(tx.init)(members)
+    updates, _ = jax.vmap(tx.update)(members, states, members)
+    for index, factor in enumerate((1, 2)):
+        alone = jax.tree.map(lambda p, f=factor: f * p, PARAMS)
+        expected, _ = tx.update(alone, tx.init(alone), alone)
+        mine = jax.tree.map(lambda u, i=index: u[i], updates)
+        chex.assert_trees_all_close(mine, expected, rtol=8 * EPS)
+
+
+def test_a_beta_can_be_learned() -> None:
+    """Of the second step, by the derivative of the formula."""
+    first, second = 1.0, 0.5
+
+    def way(b2: jax.Array) -> jax.Array:
+        tx = olm.scale_by_adam(0.0, {"w": b2}, 0.0)
+        state = tx.init({"w": jnp.ones(1)})
+        _, state = tx.update({"w": jnp.full(1, first)}, state)
+        return tx.update({"w": jnp.full(1, second)}, state)[0]["w"][0]
+
+    # The corrected moment is (second^2 + b first^2) / (1 + b).
+    b = 0.9
+    moment = (second**2 + b * first**2) / (1 + b)
+    slope = (first**2 - second**2) / (1 + b) ** 2
+    expected = -0.5 * second * moment**-1.5 * slope
+    np.testing.assert_allclose(jax.grad(way)(b), expected, rtol=1e-4)
+
+
+def test_a_tree_without_leaves_has_updates_without_leaves() -> None:
+    tx = olm.adamw(0.01, **olm.groups(ROWS))
+    assert tx.update({}, tx.init({}), {})[0] == {}

@@ -184,3 +184,14 @@ class TestByName:
             zero = jax.tree.map(jnp.zeros_like, PARAMS)
             updates, _ = tx.update(zero, tx.init(PARAMS), PARAMS)
             np.testing.assert_array_equal(updates["stem"], 0)
+
+    def test_labels_of_ones_own_are_the_names(self) -> None:
+        labels = {"stem": "S", "head": "H"}
+        for param_labels in (labels, lambda tree: labels):
+            label = olm.by_name({"S": 1}, 2, param_labels=param_labels)
+            assert label(PARAMS) == {"stem": 1, "head": 2}
+            mask = olm.trainable({"S": 0}, param_labels=param_labels)
+            assert mask(PARAMS) == {"stem": False, "head": True}
+
+    def test_a_bare_array_is_a_tree_of_one_name(self) -> None:
+        assert olm.by_name({"": "all"})(jnp.ones(2)) == "all"

@@ -99,3 +99,17 @@ def test_params_are_needed() -> None:
     tx = olm.add_decayed_weights_by_name({"": 0.1})
     with pytest.raises(ValueError, match="Decay adds params"):
         tx.update(ZERO, tx.init(PARAMS))
+
+
+def test_what_does_not_decay_may_be_infinite_or_no_number_of_reals() -> None:
+    params = {"a": jnp.array([jnp.inf]), "n": jnp.arange(3), "w": jnp.ones(1)}
+    updates = {"a": jnp.zeros(1), "n": jnp.arange(3), "w": jnp.zeros(1)}
+    result = decayed({"a": 0, "": 0.5}, updates, params)
+    np.testing.assert_array_equal(result["a"], [0])
+    assert result["n"] is updates["n"]
+    np.testing.assert_array_equal(result["w"], [0.5])
+
+
+def test_a_decay_may_be_traced() -> None:
+    updates = jax.jit(lambda decay: decayed({"bias": decay, "": 0}))(0.25)
+    np.testing.assert_array_equal(updates["bias"], [1.0])
