@@ -24,6 +24,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)

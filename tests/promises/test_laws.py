@@ -13,6 +13,7 @@ from tests.promises.optimizers_table import (
     with_learning_rates,
 )
 
+
 @pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("law", LAWS)
 def test_the_law_holds(law: str, name: str) -> None:
