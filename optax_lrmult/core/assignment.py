@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
+import numpy as np
 
 from optax_lrmult.core.expect import expect, few, nearest
 from optax_lrmult.core.names import ParamLabels, PyTree, is_hidden, named_leaves
@@ -109,9 +110,10 @@ def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
         TypeError,
     )
     rule, value = rules.find(name)
-    check_fits(value, jnp.shape(leaf), rule, name)
+    shape = np.shape(leaf)  # JAX's own does not take a ShapeDtypeStruct everywhere.
+    check_fits(value, shape, rule, name)
     dtype = jnp.result_type(leaf) if is_number else leaf.dtype
-    return Assignment(name, jnp.shape(leaf), dtype, rule, value)
+    return Assignment(name, shape, dtype, rule, value)
 
 
 def _dead(rules: Rules, named: Sequence[tuple[str, Any]], argument: str) -> list[str]:

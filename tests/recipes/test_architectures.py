@@ -1,0 +1,73 @@
+"""What recipes find by names and shapes, on parameters of published architectures."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import optax_lrmult as olm
+from optax_lrmult.recipes import hidden_matrices, layer_decay, no_decay
+
+DATA = Path(__file__).parent.parent / "data" / "architectures"
+STILL = {"bias", "norm", "scale", "ssm"}
+# Of these kinds either answer is right.
+LENIENT = set("projection head_hidden conv conv_depthwise recurrent other".split())
+
+
+def read(name: str) -> Any:
+    return json.loads(gzip.decompress((DATA / f"{name}.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def transformers() -> dict[str, Any]:
+    return read("transformers")
+
+
+def params_of(rows: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(tuple(s), "float32") for name, s in rows}
+
+
+def takes(params: Any, table: olm.Rules) -> set[str]:
+    return {row.name for row in olm.assign(params, table) if row.rule}
+
+
+# How many of the 278 architectures must be right in every parameter.
+@pytest.mark.parametrize(
+    ("framework", "matrices", "decays"), [("torch", 270, 276), ("flax", 272, 276)]
+)
+def test_kinds_in_transformers(
+    transformers: dict[str, Any], framework: str, matrices: int, decays: int
+) -> None:
+    first = {"torch": 0, "flax": 2}[framework]
+    wrong: dict[str, list[str]] = {"matrices": [], "decays": []}
+    for architecture, rows in transformers.items():
+        params = params_of(row[first : first + 2] for row in rows)
+        told = {row[first]: row[4] for row in rows if row[4] not in LENIENT}
+        muon = takes(params, hidden_matrices(params))
+        still = takes(params, no_decay(params))
+        if any((name in muon) != (kind == "matrix") for name, kind in told.items()):
+            wrong["matrices"].append(architecture)
+        sure = {n: k for n, k in told.items() if k not in ("token", "relative")}
+        if any((name in still) != (kind in STILL) for name, kind in sure.items()):
+            wrong["decays"].append(architecture)
+    total = len(transformers)
+    assert total - len(wrong["matrices"]) >= matrices, wrong["matrices"]
+    assert total - len(wrong["decays"]) >= decays, wrong["decays"]
+
+
+def test_layer_decay_in_timm() -> None:
+    """67 of 95 models at least are those of timm in every parameter."""
+    models, wrong = read("timm"), []
+    for model, rows in models.items():
+        params = params_of((name, shape) for name, (shape, _) in rows.items())
+        try:
+            table = layer_decay(0.5, params)
+        except ValueError:  # No numbered blocks are found.
+            table = olm.Rules()
+        rates = {row.name: row.value for row in olm.assign(params, table)}
+        if rates != {name: 0.5**exponent for name, (_, exponent) in rows.items()}:
+            wrong.append(model)
+    assert len(models) - len(wrong) >= 67, wrong
