@@ -50,7 +50,7 @@ def from_torch_param_groups(
       param_labels: the names in `params`, if not those of `path_labels`.
 
     Returns:
-      A dictionary with a table of `multipliers` and, where the groups set them, of
+      A dictionary with a table of `multipliers` and, if they are set, of
       `weight_decay`, `b1`, `b2` and `eps`.
 
     Raises:
@@ -121,41 +121,38 @@ def from_big_vision(
         these in front.
       params: the parameters, or their shapes; needed for a `weight_decay`.
       weight_decay: `config.wd / config.lr`, since there the rate does not scale the
-        decay either.
+        decay either; 0 as there, if there is no `wd`.
       wd_mults: the pairs `(regular expression, factor of the decay)`.
       param_labels: the names, if not those of `path_labels`.
 
     Returns:
-      A dictionary with a table of `multipliers`, and with `weight_decay` one of decays,
-      by exact names.
+      A dictionary with the tables `multipliers` and `weight_decay`.
 
     Source: `make` in https://github.com/google-research/big_vision, big_vision/optax.py
 
     Example:
-      >>> from_big_vision([(".*/frozen", None), ("encoder/.*", 0.1)])
-      {'multipliers': Rules([(/.*/frozen/, 0.0), (/encoder/.*/, 0.1)])}
       >>> params = {"encoder": {"kernel": 1.0, "bias": 1.0}}
       >>> from_big_vision([("encoder/.*", 0.1)], params, weight_decay=0.5)
       {'multipliers': Rules([(/encoder/.*/, 0.1)]),
        'weight_decay': Rules([(/.*/kernel$/ and /encoder/.*/, 5.0), ('', 0.0)])}
     """
     rates = Rules([(re.compile(text), m or 0.0) for text, m in lr_mults])
-    tables = {"multipliers": column("multipliers", rates).rules}
-    if weight_decay:
-        wanted = "given, since decays go by name"
-        expect(params is not None, "params", wanted, params, TypeError)
-        factors = Rules([(re.compile(text), factor) for text, factor in wd_mults])
-        names: dict[tuple[str, float], list[str]] = {}
-        for row in assign(params, rates, param_labels=param_labels):
-            rule, factor = factors.find(row.name)
-            multiplier = row.value_or(1.0)
-            if factor and multiplier:
-                words = f"{rule} and {row.rule}" if row.rule else str(rule)
-                decay = weight_decay * factor / multiplier
-                names.setdefault((words, decay), []).append(row.name)
-        decays = [(exactly(*n, words=w), decay) for (w, decay), n in names.items()]
-        tables["weight_decay"] = column("weight_decay", [*decays, ("", 0.0)]).rules
-    return tables
+    factors = Rules([(re.compile(text), factor) for text, factor in wd_mults])
+    wanted = "given, since decays go by name"
+    expect(params is not None or not weight_decay, "params", wanted, params, TypeError)
+    names: dict[tuple[str, float], list[str]] = {}
+    for row in assign(params, rates, param_labels=param_labels):
+        rule, factor = factors.find(row.name)
+        multiplier = row.value_or(1.0)
+        if weight_decay and factor and multiplier:
+            words = f"{rule} and {row.rule}" if row.rule else str(rule)
+            decay = weight_decay * factor / multiplier
+            names.setdefault((words, decay), []).append(row.name)
+    decays = [(exactly(*n, words=w), decay) for (w, decay), n in names.items()]
+    return {
+        "multipliers": column("multipliers", rates).rules,
+        "weight_decay": column("weight_decay", [*decays, ("", 0.0)]).rules,
+    }
 
 
 def _members(
@@ -164,14 +161,12 @@ def _members(
     """The names in a group, and whether each is trained."""
     given = group["params"]
     given = [given] if isinstance(given, str) else list(given)
+    wanted = "a name or a (name, tensor) pair, as of named_parameters()"
     members: dict[str, bool] = {}
     for name, tensor in zip(group.get("param_names", given), given, strict=True):
         name, tensor = name if isinstance(name, tuple) else (name, tensor)
-        owner, wanted = f"A parameter of group {index}", "a name or a (name, tensor)"
-        is_name = isinstance(name, str)
-        expect(
-            is_name, owner, f"{wanted} pair, as of named_parameters()", name, TypeError
-        )
+        owner, is_name = f"A parameter of group {index}", isinstance(name, str)
+        expect(is_name, owner, wanted, name, TypeError)
         name = name.replace(separator, "/") if separator else name
         members[name] = getattr(tensor, "requires_grad", True)
     return members
@@ -215,9 +210,11 @@ def _check_names(
             first = group_of.setdefault(name, index)
             found = f"in groups {first} and {index}"
             expect(first == index, f"The parameter {name!r}", "in one group", found)
-    known = [] if params is None else [n for n, _ in named_leaves(params, param_labels)]
-    for name in group_of if params is not None else ():
-        in_flax = [name.removesuffix("weight") + w for w in ("kernel", "scale")]
-        near = [n for n in in_flax if n in known] or nearest(name, known)
+    if params is None:
+        return
+    known = {name for name, _ in named_leaves(params, param_labels)}
+    for name in sorted(group_of.keys() - known):
+        in_flax = {name.removesuffix("weight") + w for w in ("kernel", "scale")}
+        near = sorted(in_flax & known) or nearest(name, known)
         wanted = f"one of params (near: {near}); rename it in the groups first"
-        expect(name in known, "A name in the groups", wanted, name)
+        expect(False, "A name in the groups", wanted, name)

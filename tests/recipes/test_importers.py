@@ -113,7 +113,8 @@ class TestTorch:
         params = {"a": {"w": jnp.ones(2), "b": jnp.ones(2)}, "c": jnp.ones(2)}
         groups = [{"params": ["a.w"]}, {"params": ["c"], "lr": 2.0}]
         for given in (params, None):
-            tables = from_torch_param_groups(groups, 1.0, params=given)
+            tables = from_torch_param_groups(groups, 1.0, 0.1, params=given)
+            olm.adamw(1.0, **tables).init(params)  # Each name has a decay.
             rows = olm.assign(params, tables["multipliers"], on_unmatched="error")
             rates = {row.name: row.value for row in rows}
             assert rates == {"a/w": 1, "a/b": 0, "c": 2}
@@ -199,7 +200,7 @@ class TestBigVision:
             "x/encoder/w": None,
         }
         tables = from_big_vision(self.LR_MULTS)
-        assert list(tables) == ["multipliers"]
+        assert tables["weight_decay"] == olm.Rules({"": 0.0})  # As config.wd there.
         assert found(tables["multipliers"], *expected) == list(expected.values())
 
     def test_is_the_same_table_in_the_same_order(self) -> None:
@@ -212,7 +213,8 @@ class TestBigVision:
         names = ["encoder/kernel", "encoder/bias", "encoder/frozen", "head/kernel"]
         params = {name: jnp.array([1.0, -2.0]) for name in names}
         gradients = jax.tree.map(jnp.cos, params)
-        lr, wd, wd_mults = 0.01, 0.003, [("head/.*", 0.5), (".*/kernel$", 1.0)]
+        lr, wd = 0.01, 0.003
+        wd_mults = [("head/.*", 0.5), (".*/frozen", 1.0), (".*/kernel$", 1.0)]
 
         def mask(name: str) -> Any:
             return {other: other == name for other in names}
@@ -223,6 +225,7 @@ class TestBigVision:
             optax.masked(optax.scale(0.1), mask("encoder/kernel")),
             optax.masked(optax.scale(0.1), mask("encoder/bias")),
             optax.add_decayed_weights(wd * 0.5, mask("head/kernel")),
+            optax.add_decayed_weights(wd, mask("encoder/frozen")),
             optax.add_decayed_weights(wd, mask("encoder/kernel")),
             optax.masked(optax.set_to_zero(), mask("encoder/frozen")),
             optax.scale(-1.0),

@@ -196,16 +196,6 @@ class TestPublishedNumbers:
         assert values == pytest.approx(expected, rel=1e-14)
         assert by_segments(found, "bert/pooler", "cls") == [1.0, 1.0]
 
-    def test_beit_large_with_24_blocks(self) -> None:
-        names = [f"blocks/{index}/attn/qkv/kernel" for index in range(24)]
-        names += ["patch_embed/proj/kernel", "mask_token", "rel_pos/table", "fc_norm/w"]
-        found = multipliers(names, 0.9)
-        assert found["mask_token"] == pytest.approx(0.0717897987691853)  # 0.9 ** 25
-        assert found["blocks/0/attn/qkv/kernel"] == pytest.approx(0.0797664430768725)
-        assert found["blocks/13/attn/qkv/kernel"] == pytest.approx(0.31381059609)
-        assert found["blocks/23/attn/qkv/kernel"] == 0.9
-        assert found["fc_norm/w"] == 1.0
-
 
 class TestModels:
     def test_nnx_vit(self) -> None:
