@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ from optax_lrmult.core.columns import column
 from optax_lrmult.core.names import ParamLabels, PyTree
 from optax_lrmult.core.rules import RulesLike
 from optax_lrmult.core.values import Schedule, at_step, is_schedule
-from optax_lrmult.report.folding import folded_text
+from optax_lrmult.report.folding import folded
 from optax_lrmult.report.rates import entries_of
-from optax_lrmult.report.table import shortened, start_of
+from optax_lrmult.report.table import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +60,7 @@ def plot_multipliers(
     """
     table = column("multipliers", multipliers, param_labels)
     entries = entries_of(table.rules, table.rows(params), each_layer=True)
-    values = [start_of(value) for value, _ in entries.values()]
+    values = [_curve(value, [0])[0] for value, _ in entries.values()]
     ax = _axes(ax, min(8.0, 1.3 + 0.22 * len(values)), "Multiplier of each rule")
     sizes = [1.0, *(abs(value) for value in values if value)]
     lowest, highest = min(sizes) / 2, max(sizes) * 2
@@ -125,14 +124,11 @@ def plot_schedule(
     base = _curve(learning_rate, at)
     curves = {key: _curve(value, at) * base for key, (value, _) in entries.items()}
     ax = _axes(ax, 3.8, "Learning rate of each rule")
-    families: dict[tuple[str, bool], list[str]] = {}
-    for key, rates in curves.items():
-        family = re.sub(r"\d+", "#", key), bool(rates.any())
-        families.setdefault(family, []).append(key)
     colours, still, ends = itertools.cycle(_COLOURS), [], []
-    for (_, moves), keys in families.items():
-        name = _written(folded_text(keys))
-        if not moves:
+    moves = [bool(rates.any()) for rates in curves.values()]
+    for text, places in folded(list(curves), moves):
+        keys, name = [list(curves)[place] for place in places], _written(text)
+        if not moves[places[0]]:
             still.append(name)
             continue
         colour = _GREY if keys == ["(no rule)"] else next(colours)
@@ -140,6 +136,7 @@ def plot_schedule(
             style = "--" if curves[key].min() < 0 else "-"
             alpha = 0.3 + 0.7 * number / len(keys)
             ax.plot(at, abs(curves[key]), style, color=colour, alpha=alpha, label=key)
+            ax.lines[-1].set_marker("o" if len(at) == 1 else "")
         middle = abs(curves[keys[len(keys) // 2]])
         ends.append((middle[-1], middle.max(), name, colour))
     peaks = [peak for _, peak, _, _ in ends] or [1.0]

@@ -5,30 +5,23 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import optax
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import optax_lrmult as olm
 
 GROUND, TEXT = "#1e1e1e", "#e4e4e4"
 COLOURS = {"1": "#ffffff", "2": "#8c8c8c", "36": "#4ec9d8", "33": "#e5b95c"}
-COLOURS |= {"90": "#a0a0a0", "35": "#c586c0", "31": "#f07070"}
-
-
-class Terminal(io.StringIO):
-    """What `show` takes for a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def shapes(**names: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    return {n: jax.ShapeDtypeStruct(s, "float32") for n, s in names.items()}
+    return {name: jax.ShapeDtypeStruct(s, "float32") for name, s in names.items()}
 
 
 def dense(inputs: int, outputs: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -57,50 +50,77 @@ VIT = {
 TABLE = {"embed/": 0, "bias": 2} + olm.recipes.layer_decay(0.75, VIT)
 
 
-_PIECE = re.compile(r"\033\[(\d+)m(.*?)\033\[0m|([^\033]+)")
-_WIDE, _HIGH = 0.08362, 0.175  # Inches of a character.
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def coloured() -> str:
+    """The preview as it stands in a wide terminal."""
+    screen = Terminal()
+    with mock.patch.dict(os.environ, {"COLUMNS": "120", "NO_COLOR": ""}):
+        olm.preview(VIT, TABLE).show(screen)
+    return screen.getvalue()
+
+
+def without_codes(text: str) -> str:
+    return re.sub(r"\033\[\d*m", "", text)
 
 
 def terminal(text: str) -> Figure:
     """Coloured text as a terminal shows it."""
-    lines = [_PIECE.findall(line) for line in text.splitlines()]
-    columns = max(sum(len(p[1] + p[2]) for p in pieces) for pieces in lines)
-    width, height = _WIDE * columns + 0.3, _HIGH * len(lines) + 0.3
+    lines = text.splitlines()
+    columns = max(len(without_codes(line)) for line in lines)
+    width, height = 0.0839 * columns + 0.3, 0.175 * len(lines) + 0.3
     figure = Figure(figsize=(width, height), dpi=110, facecolor=GROUND)
-    for row, pieces in enumerate(lines):
-        column = 0
-        for code, coloured, plain in pieces:
-            figure.text(
-                (0.15 + _WIDE * column) / width,
-                1 - (0.15 + _HIGH * row) / height,
-                (coloured + plain).replace("$", r"\$"),
-                color=COLOURS.get(code, TEXT),
-                family="monospace",
-                fontsize=10,
-                verticalalignment="top",
-                weight="bold" if code == "1" else "normal",
-            )
-            column += len(coloured + plain)
+    for row, line in enumerate(lines):
+        codes = re.findall(r"\033\[([1-9]\d*)m", line)
+        figure.text(
+            0.15 / width,
+            1 - (0.15 + 0.175 * row) / height,
+            without_codes(line),
+            color=COLOURS.get("".join(codes), TEXT),
+            family="monospace",
+            fontsize=10,
+            verticalalignment="top",
+            weight="bold" if codes == ["1"] else "normal",
+        )
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Few colours make a small file."""
+def learning_rates() -> Figure:
+    rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 1000, 10_000, 1e-5)
+    figure = Figure(figsize=(6.4, 3.8), dpi=125, layout="constrained")
+    olm.report.plot_schedule(VIT, TABLE, rate, 10_000, ax=figure.add_subplot())
+    return figure
+
+
+def shown_by(figure: Figure) -> str:
+    """The texts of a figure, and the middle of each line, as the picture's comment."""
+    (ax,) = figure.axes
+    lines = {str(line.get_label()): line.get_ydata() for line in ax.lines}
+    values = [f"{key}: {y[len(y) // 2]:.3g}" for key, y in lines.items()]
+    texts = [text.get_text() for text in ax.texts]
+    return "\n".join(
+        [ax.get_title("left"), ax.get_xlabel(), ax.get_ylabel(), *texts, *values]
+    )
+
+
+def save(figure: Figure, path: Path, comment: str) -> None:
+    """Few colours make a small file; the comment says what it shows."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("Comment", comment)
+    picture = picture.quantize(64, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True, pnginfo=info)
 
 
 def main(folder: Path) -> None:
-    screen = Terminal()
-    os.environ["COLUMNS"] = "120"
-    olm.preview(VIT, TABLE).show(screen)
-    save(terminal(screen.getvalue()), folder / "preview.png")
-    rate = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 1000, 10_000, 1e-5)
-    figure = Figure(figsize=(6.4, 3.8), dpi=125, layout="constrained")
-    olm.report.plot_schedule(VIT, TABLE, rate, steps=10_000, ax=figure.add_subplot())
-    save(figure, folder / "learning_rates.png")
+    save(terminal(coloured()), folder / "preview.png", coloured())
+    figure = learning_rates()
+    save(figure, folder / "learning_rates.png", shown_by(figure))
 
 
 if __name__ == "__main__":
