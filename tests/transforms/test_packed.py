@@ -530,42 +530,51 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r"mask inside of packed.* Put it around"):
             olm.packed(make()).init(tree())
 
+    NEEDS_THE_TREE: Any = {
+        "a mask's tree": lambda: optax.adamw(1e-2, mask=bias_only(tree())),
+        "lookahead": lambda: optax.lookahead(optax.adam(1.0), 2, 0.5),
+        # optax 0.2.4 lacks these.
+        "galore": lambda: optax.contrib.galore(1e-2),
+        "sophia": lambda: optax.contrib.sophia(1e-2),
+    }
+
     @pytest.mark.parametrize(
         "make",
-        {
-            "a mask's tree": lambda: optax.adamw(1e-2, mask=bias_only(tree())),
-            "lookahead": lambda: optax.lookahead(optax.adam(1.0), 2, 0.5),
-            "sophia": lambda: optax.contrib.sophia(1e-2),
-            "galore": lambda: getattr(optax.contrib, "galore", optax.contrib.sophia)(
-                1.0
-            ),
-        }.values(),
+        [
+            make
+            for name, make in NEEDS_THE_TREE.items()
+            if hasattr(optax.contrib, name) or name not in ("galore", "sophia")
+        ],
     )
     def test_what_needs_the_tree(self, make: Any) -> None:
+        tx, params = olm.packed(make()), tree()
+
+        def step() -> None:
+            state, obj_fn = tx.init(params), lambda params: params["embed"].sum()
+            tx.update(params, state, params, obj_fn=obj_fn)
+
         with pytest.raises((AttributeError, TypeError, ValueError)) as caught:
-            tx = olm.packed(make())
-            extra = {"obj_fn": lambda params: params["embed"].sum()}
-            tx.update(tree(), tx.init(tree()), tree(), **extra)
+            step()
         assert any("around packed" in note for note in caught.value.__notes__)
 
     def test_packed_inside_of_packed(self) -> None:
-        with pytest.raises(ValueError, match="inside of packed must be elementwise"):
+        with pytest.raises(ValueError, match="leave one of them out"):
             olm.packed(olm.packed(momentum())).init(tree())
 
     CHANGES: Any = {
         "fewer": (lambda t: t["blocks"].pop("2"), r"'blocks/2/bias' is \(8,\) .*ssing"),
-        "more": (lambda t: t.update(a=jnp.ones(8)), r"'a' is missing there, and \(8,"),
+        "more": (lambda t: t.update(a=jnp.ones(8)), r"'a' is missing in it, and \(8,"),
         "renamed": (
             lambda t: t["blocks"].update({"02": t["blocks"].pop("2")}),
-            r"'blocks/02/bias' is missing there",
+            r"'blocks/02/bias' is missing in it",
         ),
         "reshaped": (
             lambda t: t.update(embed=t["embed"].T),
-            r"'embed' is \(40, 9\) there, and \(9, 40\) here",
+            r"'embed' is \(40, 9\) in it, and \(9, 40\) here",
         ),
         "reshaped in a buffer": (
             lambda t: [b.update(kernel=b["kernel"].T) for b in t["blocks"].values()],
-            r"'blocks/0/kernel' is \(8, 4\) there, and \(4, 8\) here",
+            r"'blocks/0/kernel' is \(8, 4\) in it, and \(4, 8\) here",
         ),
     }
 
@@ -584,7 +593,7 @@ class TestMistakes:
         ):
             with pytest.raises(ValueError, match=text):
                 call()
-        with pytest.raises(ValueError, match="is that of other parameters"):
+        with pytest.raises(ValueError, match="is of other parameters"):
             olm.packed_state(momentum().init(other), tree(), like=state)
 
     def test_other_parameters_are_frozen(self) -> None:
@@ -595,7 +604,7 @@ class TestMistakes:
             return olm.with_name_multipliers(inner, {frozen: 0}, mask_frozen=True)
 
         state = make("blocks/0").init(tree())
-        text = "'blocks/0/bias' is missing there, .* mask_frozen=True needs the rules"
+        text = "'blocks/0/bias' is missing in it, .* mask_frozen=True"
         with pytest.raises(ValueError, match=text):
             make("blocks/1").update(tree(), state, tree())
 
