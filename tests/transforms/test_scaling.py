@@ -154,6 +154,13 @@ class TestSchedules:
         for rate in (lambda step: 0.0, lambda step: jnp.where(step < 5, 0.0, 1.0)):
             np.testing.assert_array_equal(scaled({"stem": rate}, updates)["stem"], 0)
 
+    def test_each_is_its_own_beside_others(self) -> None:
+        layers = olm.per_layer([lambda step: 4.0, lambda step: 5.0, 6.0])
+        table = {"a": lambda step: 2.0, "b": lambda step: 3.0, "c": layers, "d": 7.0}
+        updates = scaled(table, {name: jnp.ones(3) for name in table})
+        found = {name: update.tolist() for name, update in updates.items()}
+        assert found == {"a": [2] * 3, "b": [3] * 3, "c": [4, 5, 6], "d": [7] * 3}
+
     def test_are_called_once_for_all_their_leaves(self) -> None:
         calls = []
         tree = {str(i): jnp.ones(2) for i in range(5)}
