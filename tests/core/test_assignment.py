@@ -126,6 +126,7 @@ class TestBehindMasks:
         rows = olm.assign(self.HALF, {"head": 0.1}, on_unmatched="error")
         assert [row.name for row in rows] == ["stem/kernel"]
         assert "'head'" in dead({"haed": 0.1}, self.HALF)
+        assert "'head'" in dead({"haed": 0.1}, {"head": optax.MaskedNode()})
 
     def test_rules_below_a_node_that_is_hidden_as_a_whole_are_excused(self) -> None:
         olm.assign(self.HALF, {"head/kernel": 0.1}, on_unmatched="error")

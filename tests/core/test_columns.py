@@ -107,6 +107,16 @@ def test_a_table_that_cannot_be_meant_is_refused(
         olm.groups(rows)
 
 
+def test_a_function_may_leave_names_to_the_default_and_its_values_are_checked() -> None:
+    params = {"stem": jnp.ones(1), "head": jnp.ones(1)}
+    table = olm.Rules(lambda name: 2 if name == "stem" else None)
+    tx = olm.scale_by_name_multiplier(table)
+    updates, _ = tx.update(params, tx.init(params))
+    assert updates == {"stem": 2, "head": 1}
+    with pytest.raises(TypeError, match="multipliers of rule"):
+        olm.scale_by_name_multiplier(olm.Rules(lambda name: True)).init(params)
+
+
 def test_a_function_of_the_name_returns_no_schedule() -> None:
     table = olm.Rules(lambda name: lambda step: 1.0)
     tx = olm.scale_by_name_multiplier(table)

@@ -28,8 +28,9 @@ def takes(pattern: Any, name: str) -> bool:
         (olm.glob("*/kernel"), ["a/kernel"], ["kernel", "a/b/kernel", "a/kernel/b"]),
         (olm.glob("**/kernel"), ["kernel", "a/kernel", "a/b/kernel"], ["akernel"]),
         (olm.glob("a/**"), ["a/b", "a/b/c"], ["a", "ab"]),
-        (olm.glob("**"), ["", "a/b"], []),
+        (olm.glob("**"), ["", "a/b", "a\nb"], []),
         (olm.glob("a**c"), ["ac", "a/b/c"], ["ab"]),
+        (olm.glob("a**/c"), ["a/c", "ab/c", "a/b/c"], ["ac"]),
         (olm.glob("block_?"), ["block_1"], ["block_10", "block_/"]),
         (olm.glob("b[0-2]"), ["b0", "b2"], ["b3", "b"]),
         (olm.glob("b[!0-2]"), ["b3"], ["b0", "b/"]),
@@ -40,6 +41,7 @@ def takes(pattern: Any, name: str) -> bool:
         (olm.prefix("layer_1"), ["layer_1", "layer_1/w"], ["layer_10/w", "a/layer_1"]),
         (olm.prefix("a/b/"), ["a/b", "a/b/c"], ["a/bc"]),
         (olm.prefix(""), ["", "a"], []),
+        (olm.prefix("a"), ["a/b\nc"], ["a\n"]),
         (olm.prefix("a", "b"), ["a/w", "b"], ["c"]),
     ],
 )
@@ -83,6 +85,11 @@ PATTERNS = (
 NAMES = st.lists(st.sampled_from(["a", "b1", "A", "ab", "b1a", " ", "\n", "(", "a b"]))
 
 
+@hypothesis.example(re.compile("a.*", re.S), "a\nb")
+@hypothesis.example(re.compile("^a$.*b", re.M | re.S), "a\nb")
+@hypothesis.example(re.compile(r"\w", re.A), "é")
+@hypothesis.example(re.compile("a b # c", re.X), "ab")
+@hypothesis.example(re.compile("(?x) a b", re.I), "AB")
 @hypothesis.given(PATTERNS, NAMES.map("/".join))
 def test_what_is_read_back_takes_the_same_names(pattern: Any, name: str) -> None:
     table = olm.Rules([(pattern, 1)])

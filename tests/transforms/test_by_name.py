@@ -48,7 +48,7 @@ class TestWithNameMultipliers:
             optax.scale_by_zoom_linesearch(20),
         )
 
-        def loss(params: Any) -> jax.Array:
+        def loss(params: Any) -> Any:
             return sum(jnp.sum((p - 1) ** 2) for p in jax.tree.leaves(params))
 
         params, state = PARAMS, tx.init(PARAMS)
