@@ -82,7 +82,6 @@ PER_LAYER = {
 }
 OPTIMIZERS = {
     "plain": optax.adam(RATE),
-    "static": optax_lrmult.adam(RATE, multipliers=STATIC),
     "per_layer": optax_lrmult.adam(RATE, multipliers=PER_LAYER),
     "chain_scheduled": in_chain(SCHEDULED),
     "by_name": optax_lrmult.adam(RATE, b2={"embed": 0.999}, multipliers=STATIC),

@@ -82,7 +82,7 @@ class Run:
 
     def eager(self) -> "Run":
         state = self.first_state
-        for params in PATH:
+        for params in PATH[: OPTIMIZERS[self.name].eager_steps]:
             gradients = gradients_of(self.name, params)
             updates, state = self.step(gradients, state, params)
             self.updates.append(updates)

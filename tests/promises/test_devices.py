@@ -114,7 +114,6 @@ PER_LAYER = {
 }
 RATIOS = {
     "plain": ONES,
-    "static": STATIC,
     "per_layer": PER_LAYER,
     "chain_scheduled": SCHEDULED,
     "by_name": STATIC,
