@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PREVIEW = "python -m optax_lrmult preview "
-# test_demo.py runs the first command on tiny sizes, and .ci/run the second as it stands.
+# test_demo.py runs the first command on tiny sizes, .ci/run the second as it stands.
 COMMANDS = """\
 pip install '.[demo]' && python -m optax_lrmult demo
 pip install '.[test]' && python -m pytest

@@ -1,0 +1,241 @@
+"""`python -m optax_lrmult preview`: what a file of rules does to a checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+import optax_lrmult as olm
+from optax_lrmult.__main__ import main
+
+PARAMS = {
+    "stem": {"kernel": np.ones((3, 2), "float32"), "bias": np.ones(2, "float16")},
+    "head": {"kernel": np.ones((2, 4), ml_dtypes.bfloat16)},
+}
+NAMES = ["head/kernel", "stem/bias", "stem/kernel"]
+TOML = 'rules = [{contains = "stem", value = 0.1}, {glob = "**/kernel", value = 2}]\n'
+
+
+def flat(separator: str) -> dict[str, Any]:
+    names = jax.tree.leaves(olm.path_labels(PARAMS))
+    pairs = zip(names, jax.tree.leaves(PARAMS), strict=True)
+    return {name.replace("/", separator): leaf for name, leaf in pairs}
+
+
+def save_npz(path: Path) -> None:
+    np.savez(path, **flat("/"))
+
+
+def save_msgpack(path: Path) -> None:
+    train_state = {"params": PARAMS, "step": np.int32(3), "opt_state": {"0": None}}
+    path.write_bytes(flax.serialization.to_bytes(train_state))
+
+
+def save_shards(path: Path) -> None:
+    arrays = flat(".")
+    weight_map = {}
+    for i, (name, array) in enumerate(arrays.items()):
+        weight_map[name] = f"part-{i}.safetensors"
+        safetensors.numpy.save_file({name: array}, path.parent / weight_map[name])
+    path.write_text(json.dumps({"weight_map": weight_map}))
+
+
+def save_orbax(path: Path) -> None:
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), {"params": PARAMS, "step": np.int32(3)})
+
+
+def save_steps(path: Path) -> None:
+    """As a manager of checkpoints does: a folder for each step, the largest counts."""
+    save_orbax(path / "9")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((path / "8").absolute(), {"old": np.ones(1)})
+
+
+FILES: dict[str, Any] = {
+    "model.safetensors": lambda p: safetensors.numpy.save_file(flat("."), p),
+    "model.safetensors.index.json": save_shards,
+    "model.npz": save_npz,
+    "state.msgpack": save_msgpack,
+    "orbax": save_orbax,
+    "steps": save_steps,
+}
+
+
+def run(path: Path, *options: str, rules: str = TOML, suffix: str = ".toml") -> int:
+    table = path.parent / f"rules{suffix}"
+    table.write_text(rules)
+    return main(["preview", str(path), "--rules", str(table), *options])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_reads_names_shapes_and_dtypes(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FILES[name](tmp_path / name)
+    out = tmp_path / "out.csv"
+    assert run(tmp_path / name, "--write", str(out)) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "stem/kernel" in shown.out
+    header, *rows = out.read_text().splitlines()
+    assert header.startswith("name,")
+    assert sorted(row.split(",")[0] for row in rows) == NAMES
+    assert '"[2, 4]",bfloat16,8,2.0' in out.read_text()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    FILES["model.safetensors"](tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_dead_rule_ends_with_status_1_and_the_nearest_names(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    rules = 'rules = [{contains = "stam", value = 0.1}]'
+    assert run(model, "--write", str(out), rules=rules) == 1
+    shown = capsys.readouterr()
+    assert "Rule 'stam' (0.1) of multipliers matches none" in shown.err
+    assert "Nearest: 'stem'" in shown.err
+    assert shown.err.count("\n") == 1
+    assert "stem/kernel" in shown.out
+    assert not out.exists()
+
+
+def test_without_rules_it_shows_the_names(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["preview", str(model)]) == 0
+    assert "head/kernel" in capsys.readouterr().out
+
+
+def test_a_parameter_table_has_its_columns(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"stem": {"multipliers": 0.1}, "": {"multipliers": 1, "weight_decay": 0.2}}
+    assert run(model, rules=json.dumps({"groups": rows}), suffix=".json") == 0
+    as_groups = capsys.readouterr().out
+    assert "decay" in as_groups.splitlines()[0]
+    data = [{"contains": key, "value": value} for key, value in rows.items()]
+    assert run(model, rules=json.dumps(data), suffix=".json") == 0
+    assert capsys.readouterr().out == as_groups
+
+
+def test_select_and_separator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_msgpack(tmp_path / "state.msgpack")
+    assert main(["preview", str(tmp_path / "state.msgpack"), "--select", ""]) == 0
+    assert "params/stem/kernel" in capsys.readouterr().out
+    assert main(["preview", str(tmp_path / "state.msgpack"), "--select", "parms"]) == 2
+    assert "nothing in it is below 'parms'" in capsys.readouterr().err
+    safetensors.numpy.save_file({"a.b": np.ones(1)}, tmp_path / "m.safetensors")
+    path = str(tmp_path / "m.safetensors")
+    assert main(["preview", path, "--separator", ""]) == 0
+    assert "a.b" in capsys.readouterr().out
+
+
+def test_a_parameter_called_value_keeps_its_name_and_a_box_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linen = {"gate": {"value": np.ones(2)}, "dense": {"kernel": np.ones((2, 2))}}
+    path = tmp_path / "linen.msgpack"
+    path.write_bytes(flax.serialization.to_bytes({"params": linen}))
+    assert main(["preview", str(path)]) == 0
+    assert "gate/value" in capsys.readouterr().out
+    boxed = {"dense": {"kernel": {"value": np.ones((2, 2))}, "bias": np.ones(2)}}
+    path.write_bytes(flax.serialization.to_bytes(boxed))
+    assert main(["preview", str(path)]) == 0
+    assert "dense/kernel " in capsys.readouterr().out
+    state = nnx.to_pure_dict(nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+    path.write_bytes(flax.serialization.to_bytes(jax.tree.map(np.asarray, state)))
+    assert main(["preview", str(path)]) == 0
+    assert "kernel" in capsys.readouterr().out
+
+
+def damaged(make: Any, path: Path) -> None:
+    make(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("a.safetensors", lambda p: damaged(FILES["model.safetensors"], p), "read"),
+        ("a.npz", lambda p: damaged(save_npz, p), "can't be read"),
+        ("a.msgpack", lambda p: damaged(save_msgpack, p), "can't be read"),
+        ("a.msgpack", lambda p: p.write_bytes(b""), "can't be read"),
+        ("a.msgpack", lambda p: p.write_bytes(b"\x80"), "holds no array"),
+        ("a.pt", lambda p: p.write_bytes(b"x"), "runs code when it is read"),
+        ("folder", lambda p: p.mkdir(), "no Orbax checkpoint"),
+        ("nowhere.npz", lambda p: None, "No such file"),
+        (
+            "a.safetensors.index.json",
+            lambda p: p.write_text('{"weight_map": {"w": "../other.safetensors"}}'),
+            "a file beside its index",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    name: str,
+    write: Any,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / name)
+    assert run(tmp_path / name) == 2
+    text = capsys.readouterr().err
+    assert words in text
+    assert repr(str(tmp_path / name)) in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rules", "words"),
+    [
+        (".toml", "rules = [", "rules.toml"),
+        (".json", '[{"contains": "a", "contains": "b", "value": 1}]', "stands twice"),
+        (".json", '[{"contain": "a", "value": 1}]', "'contain'"),
+        (".json", '[{"contains": "a", "value": "x"}]', "a real number"),
+        (".yaml", "rules: []", "a .toml or a .json file"),
+    ],
+)
+def test_rules_that_cannot_be_read_are_told_in_one_line(
+    suffix: str,
+    rules: str,
+    words: str,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(model, rules=rules, suffix=suffix) == 2
+    text = capsys.readouterr().err
+    assert words in text
+    assert text.count("\n") == 1
+
+
+def test_wrong_words_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, status in ((["preview"], 2), (["--version"], 0), ([], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == status
+    assert olm.__version__ in capsys.readouterr().out
+
+
+def test_shapes_are_enough_for_a_table(model: Path) -> None:
+    from optax_lrmult.checkpoints import read_shapes
+
+    shapes = read_shapes(model)
+    assert {n: s.shape for n, s in shapes.items()}["stem/kernel"] == (3, 2)
+    assert shapes["head/kernel"].dtype == jnp.bfloat16
