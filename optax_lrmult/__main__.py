@@ -41,7 +41,8 @@ def _preview(
 ) -> int:
     about = rules
     try:
-        tables = {"multipliers": olm.Rules()} if rules is None else _tables(rules)
+        tables: dict[str, Any] = {"multipliers": olm.Rules()}
+        tables = tables if rules is None else _tables(rules)
         about = checkpoint
         shapes = selected(read_shapes(checkpoint, separator), select)
         about = write
@@ -114,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     preview = commands.add_parser(
         "preview",
-        help="show what each parameter of a checkpoint gets by a file of rules",
-        description="Shows what a file of rules gives to each parameter of a checkpoint.",
+        help="show what a file of rules gives to each parameter of a checkpoint",
+        description="Shows what a file of rules gives to each parameter of a file.",
         epilog="Exit status: 1 if a rule matches nothing, 2 if a file can't be used.",
     )
     add = preview.add_argument

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ Found = Iterator[tuple[str, Any, Any]]
 """The name, the shape and the dtype of each array."""
 
 _INDEX = ".safetensors.index.json"
-_DTYPES = {"BF16": "bfloat16", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn"}
-_DTYPES |= {"F8_E5M2": "float8_e5m2", "C64": "complex64"}
+_DTYPES = {
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
 _KINDS = {"F": "float", "I": "int", "U": "uint"}
 
 
@@ -147,7 +152,7 @@ def _latest_step(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     """Without Orbax's warnings of metadata that not every checkpoint has."""
     logger = logging.getLogger("absl")
     level = logger.level

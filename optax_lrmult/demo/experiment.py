@@ -1,8 +1,8 @@
 """The experiment: R-Net fine-tuned with one rate, and with a multiplier per layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ MULTIPLIERS = {"conv1": 0.03, "conv2": 0.06, "conv3": 0.1, "fc4": 0.3, "head": 1
 """Chosen by hand: each layer two to three times as slow as the one above it."""
 UNIFORM = dict.fromkeys(MULTIPLIERS, 1.0)
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+Step = Callable[..., tuple[Any, optax.OptState]]
 
 
 class Task(NamedTuple):
@@ -104,16 +105,22 @@ def compare(rnet: Params, faces: np.ndarray, seeds: int, steps: int) -> Results:
 
 
 def _optimizer(
-    learning_rate: jax.typing.ArrayLike, multipliers: Mapping[str, float]
+    learning_rate: float | jax.Array, multipliers: Mapping[str, float]
 ) -> optax.GradientTransformationExtraArgs:
     return olm.adam(learning_rate, amsgrad=True, multipliers=multipliers)
 
 
-def _make_step(multipliers: Mapping[str, float]):
+def _make_step(multipliers: Mapping[str, float]) -> Step:
     """A training step, compiled once for all learning rates."""
 
     @jax.jit
-    def step(params, opt_state, learning_rate, images, labels):
+    def step(
+        params: Params,
+        opt_state: optax.OptState,
+        learning_rate: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> tuple[Any, optax.OptState]:
         def loss(params: Params) -> jax.Array:
             predicted = logits(params, images)
             return optax.softmax_cross_entropy_with_integer_labels(
@@ -128,7 +135,7 @@ def _make_step(multipliers: Mapping[str, float]):
 
 
 def _train(
-    step, params: Params, task: Task, learning_rate: float, steps: int
+    step: Step, params: Params, task: Task, learning_rate: float, steps: int
 ) -> Params:
     opt_state = _optimizer(learning_rate, MULTIPLIERS).init(params)
     images, labels = jax.device_put((task.train_images, task.train_labels))

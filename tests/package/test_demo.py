@@ -80,7 +80,8 @@ def test_the_verdict_says_what_the_numbers_say() -> None:
         "its best rate, and multipliers are 2.0 points below theirs. Each at its best "
         "rate, multipliers are ahead by 5.0 ± 5.0 points (paired by seed, ± standard error)."
     )
-    assert "ahead by 0.0 points" in demo.verdict(results([[1], [1]], [[1], [1]]))
+    same = results([[1], [1]], [[1], [1]])
+    assert "ahead by 0.0 points" in demo.verdict(same)
     assert demo.table(found).splitlines() == [
         "learning rate           0.001            0.01",
         "one rate        0.850 ± 0.071   0.750 ± 0.071",

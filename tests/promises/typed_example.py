@@ -16,25 +16,22 @@ def train() -> dict[str, jax.Array]:
     stack = olm.per_layer([0.5, 1.0])
     table = olm.Rules({"stem": 0.1, re.compile("stack"): stack}) + {"head": 2}
     assert_type(table, olm.Rules)
-    assert_type(table[0], olm.Rule)
-    assert_type(olm.recipes.freeze("stem") + olm.recipes.no_decay(), olm.Rules)
-    assert_type(olm.by_prefix({"stem": 0.1}), olm.Rules)
-    assert_type(olm.glob("block_*/kernel"), re.Pattern[str])
+    assert_type(olm.recipes.freeze("stem") + olm.recipes.no_decay(params), olm.Rules)
     assert_type(olm.recipes.layer_decay(0.5, ["block_0/w", "head/w"]), olm.Rules)
-    assert_type(olm.Rules.from_config(olm.rules_to_config(table)), olm.Rules)
+    assert_type(olm.Rules.from_config(table.to_config()), olm.Rules)
+    assert_type(olm.groups({"": {"b2": 0.95}}), dict[str, olm.Rules])
 
     rows = olm.assign(params, table)
     assert_type(rows, list[olm.Assignment])
     assert_type(rows[0].name, str)
     assert_type(rows[0].shape, tuple[int, ...])
     assert_type(olm.preview(params, table), olm.report.Preview)
-    assert_type(olm.report.diff(rows, rows), olm.AssignmentDiff)
-    assert_type(olm.check_rules(params, table), None)
+    assert_type(olm.report.diff(rows, rows), dict[str, str])
 
-    transform = olm.scale_by_name_multiplier(table, inject=True)
+    transform = olm.scale_by_name_multiplier(table)
     assert_type(transform, optax.GradientTransformationExtraArgs)
     tx = optax.chain(transform, olm.with_name_multipliers(optax.sgd(0.1), {"stem": 0}))
-    state = olm.set_multipliers(tx.init(params), {"head": 1.0})
+    state = tx.init(params)
     updates, state = tx.update(params, state, params)
     optax.apply_updates(params, updates)
 
@@ -43,8 +40,7 @@ def train() -> dict[str, jax.Array]:
     config = olm.keras.AdamLRMultConfig.from_keras({"lr": 0.01})
     assert_type(config, olm.keras.AdamLRMultConfig)
     assert_type(config.to_keras(), dict[str, Any])
-    rates = olm.report.learning_rates(
-        params, table, optax.constant_schedule(0.1), step=0
-    )
+    schedule = optax.constant_schedule(0.1)
+    rates = olm.report.learning_rates(params, table, schedule, step=0)
     assert_type(rates, dict[str, jax.Array])
     return rates
