@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,10 +158,8 @@ def _name_lines(ax: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> No
         lowest = heights[i - 1] + gap if i else 0.0
         # Never so high that those above it leave the axes.
         heights[i] = min(max(heights[i], lowest), 1 - gap * (len(ends) - 1 - i))
-        where = {"xy": (1, heights[i]), "xycoords": "axes fraction", "va": "center"}
-        ax.annotate(
-            name, xytext=(6, 0), textcoords="offset points", color=colour, **where
-        )
+        at = 1.02, heights[i]
+        ax.text(*at, name, color=colour, va="center", transform=ax.transAxes)
 
 
 def _axes(ax: "Axes | None", height: float, title: str) -> "Axes":
@@ -174,11 +172,11 @@ def _axes(ax: "Axes | None", height: float, title: str) -> "Axes":
     return ax
 
 
-def _curve(value: Any, steps: Sequence[int]) -> np.ndarray:
+def _curve(value: Any, steps: Iterable[int]) -> np.ndarray:
     """The value at each of the steps."""
-    if not is_schedule(value):
-        return np.full(len(steps), float(value))
-    return np.array([float(at_step(value, step)) for step in steps])
+    if is_schedule(value):
+        return np.array([float(at_step(value, step)) for step in steps])
+    return np.array([float(value) for _ in steps])
 
 
 def _written(text: str) -> str:
