@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def plot_multipliers(
     """
     table = column("multipliers", multipliers, param_labels)
     entries = entries_of(table.rules, table.rows(params), each_layer=True)
-    values = [_curve(value, np.zeros(1, int))[0] for value, _ in entries.values()]
+    values = [_curve(value, [0])[0] for value, _ in entries.values()]
     ax = _axes(ax, min(8.0, 1.3 + 0.22 * len(values)), "Multiplier of each rule")
     sizes = [1.0, *(abs(value) for value in values if value)]
     lowest, highest = min(sizes) / 2, max(sizes) * 2
@@ -158,15 +158,8 @@ def _name_lines(ax: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> No
         lowest = heights[i - 1] + gap if i else 0.0
         # Never so high that those above it leave the axes.
         heights[i] = min(max(heights[i], lowest), 1 - gap * (len(ends) - 1 - i))
-        ax.annotate(
-            name,
-            (1, heights[i]),
-            xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-        )
+        at = 1.02, heights[i]
+        ax.text(*at, name, color=colour, va="center", transform=ax.transAxes)
 
 
 def _axes(ax: "Axes | None", height: float, title: str) -> "Axes":
@@ -179,11 +172,11 @@ def _axes(ax: "Axes | None", height: float, title: str) -> "Axes":
     return ax
 
 
-def _curve(value: Any, steps: np.ndarray) -> np.ndarray:
+def _curve(value: Any, steps: Iterable[int]) -> np.ndarray:
     """The value at each of the steps."""
-    if not is_schedule(value):
-        return np.full(len(steps), float(value))
-    return np.array([float(at_step(value, int(step))) for step in steps])
+    if is_schedule(value):
+        return np.array([float(at_step(value, step)) for step in steps])
+    return np.array([float(value) for _ in steps])
 
 
 def _written(text: str) -> str:
