@@ -78,7 +78,8 @@ def test_the_verdict_says_what_the_numbers_say() -> None:
     assert demo.verdict(found) == (
         "At the rate 0.01, one rate for all layers is 10.0 points of accuracy below "
         "its best rate, and multipliers are 2.0 points below theirs. Each at its best "
-        "rate, multipliers are ahead by 5.0 ± 5.0 points (paired by seed, ± standard error)."
+        "rate, multipliers are ahead by 5.0 ± 5.0 points (paired by seed, ± standard "
+        "error)."
     )
     same = results([[1], [1]], [[1], [1]])
     assert "ahead by 0.0 points" in demo.verdict(same)
