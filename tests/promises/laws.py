@@ -23,6 +23,7 @@ COMPILED = 4
 """Ulps of a leaf's largest entry between two compiled programs of one formula."""
 
 
+@jax.jit
 def loss(params: Any) -> jax.Array:
     """Pulls each weight to zero, and each leaf with a strength of its own."""
     leaves = jax.tree.leaves(params)
@@ -41,8 +42,11 @@ def params_at(step: int) -> Any:
 PATH = [params_at(step) for step in range(STEPS)]
 
 
+gradient = jax.jit(jax.grad(loss))
+
+
 def gradients_of(name: str, params: Any) -> Any:
-    gradients = jax.grad(loss)(params)
+    gradients = gradient(params)
     if OPTIMIZERS[name].per_example:
         return jax.tree.map(lambda g: jnp.stack([g, -0.5 * g]), gradients)
     return gradients
@@ -82,9 +86,10 @@ class Run:
 
     def eager(self) -> "Run":
         state = self.first_state
-        for params in PATH[: OPTIMIZERS[self.name].eager_steps]:
+        for params in PATH:
             gradients = gradients_of(self.name, params)
-            updates, state = self.step(gradients, state, params)
+            with jax.disable_jit():  # Otherwise a loop is compiled anew in each step.
+                updates, state = self.step(gradients, state, params)
             self.updates.append(updates)
         self.state = state
         return self

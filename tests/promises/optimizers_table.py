@@ -22,25 +22,22 @@ class Row:
         is a failure, too, unless XLA's rounding decides it.
       per_example: True if it takes one gradient for each example.
       rate: its learning rate.
-      eager_steps: of a run operation by operation, in which a loop compiles each time.
     """
 
     options: Mapping[str, Any]
     breaks: Mapping[str, str]
     per_example: bool
     rate: float
-    eager_steps: int
 
 
 def row(
     *breaks: tuple[str, str],
     per_example: bool = False,
     rate: float = 0.01,
-    eager_steps: int = 2,
     **options: Any,
 ) -> Row:
     """A row whose exceptions are pairs of a law and a reason."""
-    return Row(options, dict(breaks), per_example, rate, eager_steps)
+    return Row(options, dict(breaks), per_example, rate)
 
 
 def not_by_group(reason: str) -> tuple[str, str]:
@@ -109,7 +106,6 @@ OPTIMIZERS: dict[str, Row] = {
     "contrib.dadapt_adamw": row(
         not_by_group(ALL.format("an estimate of the distance")),
         not_masked(ALL.format("an estimate of the distance")),
-        eager_steps=3,
         rate=1.0,  # It finds its own.
     ),
     "contrib.dog": row(
@@ -128,7 +124,7 @@ OPTIMIZERS: dict[str, Row] = {
         noise_multiplier=0.1,
         seed=0,
     ),
-    "contrib.galore": row(eager_steps=1),
+    "contrib.galore": row(),
     "contrib.madgrad": row(not_by_group(AVERAGE), not_eager(DIFFERENCE)),
     "contrib.momo": row(
         not_by_group(ALL.format("the gradient's norm")),
@@ -140,9 +136,7 @@ OPTIMIZERS: dict[str, Row] = {
         not_masked(ALL.format("the gradient's norm")),
         rate=10.0,  # Which its own bound cuts down.
     ),
-    "contrib.muon": row(
-        not_by_group(NEWTON), not_compiled(NEWTON), not_eager(NEWTON), eager_steps=1
-    ),
+    "contrib.muon": row(not_compiled(NEWTON), not_eager(NEWTON)),
     "contrib.prodigy": row(
         not_by_group(ALL.format("an estimate of the distance")),
         not_masked(ALL.format("an estimate of the distance")),
@@ -152,7 +146,7 @@ OPTIMIZERS: dict[str, Row] = {
     "contrib.schedule_free_adamw": row(not_by_group(AVERAGE), not_eager(DIFFERENCE)),
     "contrib.schedule_free_sgd": row(not_by_group(AVERAGE)),
     "contrib.simplified_ademamix": row(("it_compiles_once", WEAK_ONCE)),
-    "contrib.sophia": row(eager_steps=1),
+    "contrib.sophia": row(),
     "olm.adam": row(amsgrad=True),
     "olm.keras.adam_lr_mult": row(),
 }

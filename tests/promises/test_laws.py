@@ -14,8 +14,12 @@ from tests.promises.optimizers_table import (
 )
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+# The steps of one optimizer are compiled once, in one process, for all of its laws.
+IN_GROUPS = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in INSTALLED]
+
+
 @pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", IN_GROUPS)
 def test_the_law_holds(law: str, name: str) -> None:
     expectation = contextlib.nullcontext()
     if law in OPTIMIZERS[name].breaks:
