@@ -65,7 +65,6 @@ def assign(
       One `Assignment` for each leaf, in the order of `jax.tree.leaves(params)`.
 
     Raises:
-      TypeError: a leaf is not an array, or a rule is of a wrong type.
       ValueError: two parameters have one name; the length of a `per_layer` does not
         fit a parameter; or a rule matches none, with the nearest names in the text.
 

@@ -14,12 +14,9 @@ from tests.promises.optimizers_table import (
 )
 
 
-# The steps of one optimizer are compiled once, in one process, for all of its laws.
-IN_GROUPS = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in INSTALLED]
-
-
+# Steps are compiled once for all laws: processes share out files, and not tests.
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", IN_GROUPS)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_the_law_holds(law: str, name: str) -> None:
     expectation = contextlib.nullcontext()
     if law in OPTIMIZERS[name].breaks:
