@@ -110,6 +110,14 @@ def test_what_does_not_decay_may_be_infinite_or_no_number_of_reals() -> None:
     np.testing.assert_array_equal(result["w"], [0.5])
 
 
+def test_labels_of_ones_own_are_the_names() -> None:
+    labels = {"kernel": "K", "bias": "B"}
+    tx = olm.add_decayed_weights_by_name({"B": 0.5, "": 0}, param_labels=labels)
+    updates, _ = tx.update(ZERO, tx.init(PARAMS), PARAMS)
+    assert updates["bias"].tolist() == [2.0]
+    assert not np.any(updates["kernel"])
+
+
 def test_a_decay_may_be_traced() -> None:
     updates = jax.jit(lambda decay: decayed({"bias": decay, "": 0}))(0.25)
     np.testing.assert_array_equal(updates["bias"], [1.0])
