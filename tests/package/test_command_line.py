@@ -51,7 +51,7 @@ def save_shards(path: Path) -> None:
 
 def save_orbax(path: Path) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), {"params": PARAMS, "step": np.int32(3)})
+        checkpointer.save(path.absolute(), {"params": PARAMS, "step": 3})
 
 
 def save_steps(path: Path) -> None:

@@ -174,6 +174,8 @@ def make(name: str, multiplier: float = 1.0) -> Any:
     rate = multiplier * OPTIMIZERS[name].rate
     parameters = inspect.signature(function).parameters
     (argument,) = {"learning_rate", "max_learning_rate"} & set(parameters)
+    if "key" in options and "key" not in parameters:  # So it was called in optax 0.2.4.
+        options = {"seed": options["key"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Some are on the way out.
         return function(**{argument: rate}, **options)

@@ -64,12 +64,13 @@ def test_state_is_sharded_as_the_parameters(
 
 @every_mesh
 @every_optimizer
-def test_step_has_the_collectives_of_plain_adam(
+def test_step_has_no_collective_that_plain_adam_has_not(
     mesh: str, name: str, find: Find
 ) -> None:
     plain = find("training", mesh, "plain")["collectives"]
     assert plain["all-gather"] > 0
-    assert find("training", mesh, name)["collectives"] == plain
+    found = find("training", mesh, name)["collectives"]
+    assert all(found[kind] <= plain.get(kind, 0) for kind in found)
 
 
 @every_mesh

@@ -88,7 +88,7 @@ def loss(model: Any) -> jax.Array:
 def keep_updates() -> optax.GradientTransformation:
     """Keeps the last updates in the state, where a test can read them."""
     return optax.GradientTransformation(
-        lambda params: optax.tree.zeros_like(params),
+        lambda params: optax.tree_utils.tree_zeros_like(params),
         lambda updates, state, params=None: (updates, updates),
     )
 
@@ -275,5 +275,7 @@ if FLAX >= (0, 11):  # Before it boxes are leaves; before 0.12 they hold no node
         optimizer.opt_state = state
         bias = first_bias(model)
         train_with_optimizer(model, optimizer, nnx.Param)
-        assert jax.tree.leaves(optax.tree.get(optimizer.opt_state, "count")) == [2]
+        assert jax.tree.leaves(
+            optax.tree_utils.tree_get(optimizer.opt_state, "count")
+        ) == [2]
         assert (first_bias(model) == bias).all()

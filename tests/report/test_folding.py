@@ -116,19 +116,33 @@ class TestValues:
     def test_numbers_are_shown_by_their_ends(
         self, values: list[float], text: str
     ) -> None:
-        table = {f"block_{i}": value for i, value in enumerate(values)}
-        assert lines(blocks(4), table) == [f"block_{{0..3}}/w 'block_{{0..3}}' {text}"]
         stack = flat("stack", shape=(4, 2))
         assert lines(stack, {"": olm.per_layer(values)}) == [
             f"stack (4, 2) {text} per layer"
+        ]
+
+    @pytest.mark.parametrize("values", [[0.1, 0.2, 0.4, 1], [-4, -3, -2, -1]])
+    def test_blocks_whose_numbers_rise_share_a_line(self, values: list[float]) -> None:
+        table = {f"block_{i}": value for i, value in enumerate(values)}
+        text = f"{values[0]} .. {values[-1]}"
+        assert lines(blocks(4), table) == [f"block_{{0..3}}/w 'block_{{0..3}}' {text}"]
+
+    def test_blocks_whose_numbers_go_up_and_down_do_not(self) -> None:
+        """A line would not say what each of them gets."""
+        table = {"block_0": 1, "block_1": 0.5, "block_2": 0.7, "block_3": 0.5}
+        assert lines(blocks(4), table) == [
+            "block_0/w 'block_0' 1",
+            "block_{1,3}/w 'block_{1,3}' 0.5",
+            "block_2/w 'block_2' 0.7",
         ]
 
     @pytest.mark.parametrize("other", [0, -0.1])
     def test_what_is_frozen_or_climbs_does_not_hide(self, other: float) -> None:
         table = {"block_0": 0.1, "block_1": other, "block_2": 0.2}
         assert lines(blocks(3), table) == [
-            "block_{0,2}/w 'block_{0,2}' 0.1 .. 0.2",
+            "block_0/w 'block_0' 0.1",
             f"block_1/w 'block_1' {other}",
+            "block_2/w 'block_2' 0.2",
         ]
 
     def test_columns_are_all_looked_at(self) -> None:
@@ -183,7 +197,7 @@ class TestTotals:
         assert totals(blocks(4), table) == ["'block_{0..3}/'"]
 
     def test_a_rule_that_freezes_stands_alone(self) -> None:
-        table = {"block_0": 0, "block_1": 0.5, "block_2": 1}
+        table = {"block_0": 0, "block_1": 0.5, "block_2": 0.5}
         assert totals(blocks(3), table) == ["'block_{1,2}' 4", "'block_0' 2"]
 
     def test_are_those_of_all_parameters_of_a_rule(self) -> None:
