@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import optax_lrmult as olm
-from optax_lrmult.checkpoints import read_shapes, selected
+from optax_lrmult.checkpoints import Shapes, read_shapes
+from optax_lrmult.core.expect import few
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def _preview(
         tables: dict[str, Any] = {"multipliers": olm.Rules()}
         tables = tables if rules is None else _tables(rules)
         about = checkpoint
-        shapes = selected(read_shapes(checkpoint, separator), select)
+        shapes = _selected(read_shapes(checkpoint, separator), select)
         about = write
         shown = olm.preview(shapes, **tables, full=full, on_unmatched="ignore")
         dead = _dead(shapes, tables)
@@ -54,6 +55,17 @@ def _preview(
     except (ImportError, OSError, TypeError, ValueError) as error:
         return _say(f"{str(about)!r}: {getattr(error, 'strerror', None) or error}", 2)
     return _say(dead, 1) if dead else 0
+
+
+def _selected(shapes: Shapes, keys: str | None) -> Shapes:
+    """The arrays below some keys, by the rest of their names; below `params` if any."""
+    prefix = "params/" if keys is None else f"{keys.strip('/')}/".lstrip("/")
+    inside = {
+        n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)
+    }
+    if not inside and keys is not None:
+        raise ValueError(f"nothing in it is below {keys!r}; it has {few(list(shapes))}")
+    return inside or shapes
 
 
 def _dead(shapes: Any, tables: Mapping[str, olm.Rules]) -> str:

@@ -1,31 +1,20 @@
 """Names and shapes of the arrays in a checkpoint file; no code in it is run."""
 
-import contextlib
 import json
 import logging
 import re
-import zipfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from optax_lrmult.core.expect import few
-
 Shapes = dict[str, jax.ShapeDtypeStruct]
 Found = Iterator[tuple[str, Any, Any]]
 """The name, the shape and the dtype of each array."""
 
-_INDEX = ".safetensors.index.json"
-_DTYPES = {
-    "BF16": "bfloat16",
-    "BOOL": "bool",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
+_DTYPES = {"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
 _KINDS = {"F": "float", "I": "int", "U": "uint"}
 
 
@@ -36,54 +25,37 @@ def read_shapes(path: Path, separator: str | None = None) -> Shapes:
       path: a `.safetensors` file or the index of a sharded one, an `.npz` file, a
         `.msgpack` file of Flax, an Orbax checkpoint, or a folder of these by step, of
         which the latest is taken.
-      separator: what stands between the keys in the names of a flat file: `.` in
-        safetensors and `/` in npz if `None`; `""` leaves names as they are.
-
-    Raises:
-      ImportError: the package for this kind of file is not installed.
-      ValueError: it is of another kind, damaged, or holds no array.
+      separator: what joins the keys in the names of a flat file: `.` in safetensors and
+        `/` in npz if `None`; `""` leaves names as they are.
     """
+    kind = next((k for k in _READERS if path.name.lower().endswith(k)), "")
+    if path.is_dir():
+        read, default = _orbax, ""
+    elif kind and path.exists():
+        read, default = _READERS[kind]
+    else:
+        path.stat()
+        raise ValueError(
+            "a checkpoint is a .safetensors, .npz or .msgpack file, or a folder of "
+            "Orbax; a pickle runs code when it is read: save its arrays as .safetensors"
+        )
+    separator, shapes = default if separator is None else separator, Shapes()
     try:
-        found = list(_found(path, separator))
-    except (ImportError, FileNotFoundError):
+        for name, shape, dtype in read(path):
+            if shape is not None:
+                name = name.replace(separator, "/") if separator else name
+                shapes[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+    except ImportError:
         raise
     except Exception as error:  # Readers raise what they like about a damaged file.
         reason = str(error) or type(error).__name__
         raise ValueError(f"it can't be read: {reason}") from None
-    shapes: Shapes = {}
-    for name, shape, dtype in found:
-        if shape is not None:
-            shapes[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
     if not shapes:
         raise ValueError("it holds no array")
     return shapes
 
 
-def _found(path: Path, separator: str | None) -> Found:
-    name = path.name.lower()
-    if path.is_dir():
-        return _orbax(path)
-    if name.endswith(_INDEX):
-        return _sharded(path, separator)
-    if name.endswith(".safetensors"):
-        return _safetensors(path, "." if separator is None else separator)
-    if name.endswith(".npz"):
-        return _npz(path, "/" if separator is None else separator)
-    if name.endswith(".msgpack"):
-        return _msgpack(path)
-    path.stat()
-    raise ValueError(
-        "a checkpoint is a .safetensors, .npz or .msgpack file, or a folder of Orbax. "
-        "A pickle (.pt, .pth, .bin, .pkl) runs code when it is read: save its arrays "
-        "as .safetensors"
-    )
-
-
-def _named(name: str, separator: str) -> str:
-    return name.replace(separator, "/") if separator else name
-
-
-def _safetensors(path: Path, separator: str) -> Found:
+def _safetensors(path: Path) -> Found:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -92,33 +64,37 @@ def _safetensors(path: Path, separator: str) -> Found:
             tensor = file.get_slice(name)
             kind = tensor.get_dtype()
             dtype = _DTYPES.get(kind) or _KINDS[kind[0]] + kind[1:]
-            yield _named(name, separator), tensor.get_shape(), dtype
+            yield name, tensor.get_shape(), dtype
 
 
-def _sharded(path: Path, separator: str | None) -> Found:
+def _sharded(path: Path) -> Found:
     shards = dict.fromkeys(json.loads(path.read_bytes())["weight_map"].values())
     for shard in shards:
         if Path(shard).name != shard:
             raise ValueError(f"a shard is a file beside its index, not {shard!r}")
-        yield from _found(path.parent / shard, separator)
+        yield from _safetensors(path.parent / shard)
 
 
-def _npz(path: Path, separator: str) -> Found:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0}
-    readers[2, 0] = np.lib.format.read_array_header_2_0
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-            if dtype == np.dtype("V2"):  # So NumPy saves a bfloat16.
-                dtype = "bfloat16"
-            yield _named(member.removesuffix(".npy"), separator), shape, dtype
+def _npz(path: Path) -> Found:
+    with path.open("rb") as file, np.load(file) as archive:
+        for name, array in archive.items():
+            # NumPy saves a bfloat16 as two bytes without a type.
+            dtype = "bfloat16" if array.dtype == np.dtype("V2") else array.dtype
+            yield name, array.shape, dtype
 
 
 def _msgpack(path: Path) -> Found:
     from flax import serialization
 
     return _of_tree(serialization.msgpack_restore(path.read_bytes()))
+
+
+_READERS = {
+    ".safetensors": (_safetensors, "."),
+    ".safetensors.index.json": (_sharded, "."),
+    ".npz": (_npz, "/"),
+    ".msgpack": (_msgpack, ""),
+}
 
 
 def _orbax(path: Path) -> Found:
@@ -129,9 +105,10 @@ def _orbax(path: Path) -> Found:
         raise ValueError(
             "the folder holds no Orbax checkpoint; of others name the file"
         )
+    # Without warnings of metadata that not every checkpoint has.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     for tree in trees:
-        with _quietly():
-            found = checkpoint.StandardCheckpointer().metadata(tree.absolute())
+        found = checkpoint.StandardCheckpointer().metadata(tree.absolute())
         found = getattr(found, "item_metadata", found)
         name = f"{tree.name}/" if len(trees) > 1 else ""
         yield from _of_tree(getattr(found, "tree", found), name)
@@ -151,18 +128,6 @@ def _latest_step(path: Path) -> Path:
     return max(numbers, key=lambda folder: numbers[folder], default=path)
 
 
-@contextlib.contextmanager
-def _quietly() -> Generator[None]:
-    """Without Orbax's warnings of metadata that not every checkpoint has."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _of_tree(tree: Any, prefix: str = "") -> Found:
     """The arrays of nested dictionaries and lists."""
     pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
@@ -175,11 +140,8 @@ def _of_tree(tree: Any, prefix: str = "") -> Found:
         if _is_tree(leaf):
             yield from _of_tree(leaf, f"{prefix}{key}/")
         elif leaf is not None:
-            yield (
-                prefix + key,
-                getattr(leaf, "shape", None),
-                getattr(leaf, "dtype", None),
-            )
+            shape, dtype = (getattr(leaf, name, None) for name in ("shape", "dtype"))
+            yield prefix + key, shape, dtype
 
 
 def _is_tree(node: Any) -> bool:
@@ -189,14 +151,3 @@ def _is_tree(node: Any) -> bool:
 def _is_box(node: Any) -> bool:
     is_single = isinstance(node, Mapping) and [*node] == ["value"]
     return is_single and not _is_tree(node["value"])
-
-
-def selected(shapes: Shapes, keys: str | None) -> Shapes:
-    """The arrays below some keys, by the rest of their names; below `params` if any."""
-    prefix = "params/" if keys is None else f"{keys.strip('/')}/".lstrip("/")
-    inside = {
-        n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)
-    }
-    if not inside and keys is not None:
-        raise ValueError(f"nothing in it is below {keys!r}; it has {few(list(shapes))}")
-    return inside or shapes

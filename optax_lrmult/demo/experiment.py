@@ -53,10 +53,9 @@ def load_faces() -> np.ndarray:
 
 
 def which_way_up(faces: np.ndarray, seed: int, per_class: int = 5) -> Task:
-    """A few-shot task: by how many quarters of a turn has a face been turned?
+    """Each training image is another face, turned one of four ways.
 
-    Each training image is another face, turned one way. Each of the remaining faces is
-    in the test set four times, turned all four ways.
+    Each of the other faces is in the test set four times, turned all four ways.
     """
     order = np.random.default_rng(seed).permutation(len(faces))
     known, unseen = np.split(order, [QUARTERS * per_class])
@@ -71,7 +70,6 @@ def which_way_up(faces: np.ndarray, seed: int, per_class: int = 5) -> Task:
 
 
 def _turned(images: np.ndarray, quarters: np.ndarray) -> np.ndarray:
-    """Each image turned counterclockwise by its own number of quarter turns."""
     pairs = zip(images, quarters, strict=True)
     return np.stack([np.rot90(image, quarter) for image, quarter in pairs])
 
@@ -104,12 +102,6 @@ def compare(rnet: Params, faces: np.ndarray, seeds: int, steps: int) -> Results:
     return Results(LEARNING_RATES, *accuracies)
 
 
-def _optimizer(
-    learning_rate: float | jax.Array, multipliers: Mapping[str, float]
-) -> optax.GradientTransformationExtraArgs:
-    return olm.adam(learning_rate, amsgrad=True, multipliers=multipliers)
-
-
 def _make_step(multipliers: Mapping[str, float]) -> Step:
     """A training step, compiled once for all learning rates."""
 
@@ -127,7 +119,7 @@ def _make_step(multipliers: Mapping[str, float]) -> Step:
                 predicted, labels
             ).mean()
 
-        tx = _optimizer(learning_rate, multipliers)
+        tx = olm.adam(learning_rate, amsgrad=True, multipliers=multipliers)
         updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
@@ -137,7 +129,7 @@ def _make_step(multipliers: Mapping[str, float]) -> Step:
 def _train(
     step: Step, params: Params, task: Task, learning_rate: float, steps: int
 ) -> Params:
-    opt_state = _optimizer(learning_rate, MULTIPLIERS).init(params)
+    opt_state = olm.adam(learning_rate, amsgrad=True).init(params)
     images, labels = jax.device_put((task.train_images, task.train_labels))
     # A loop in Python: XLA runs convolutions in lax.scan much slower on a CPU.
     for _ in range(steps):

@@ -22,10 +22,6 @@ def load_rnet() -> Params:
 
     The file is a pickle, which can run any code when it is opened, so it is opened only
     if its bytes are those of mtcnn 1.0.0.
-
-    Returns:
-      Layers `conv1`, `conv2`, `conv3`, `fc4` (`kernel`, `bias`, and the slope `alpha`
-      of their PReLU) and `head` (`kernel`, `bias`).
     """
     import joblib
 
