@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
-Found = Iterator[tuple[str, Any, Any]]
-"""The name, the shape and the dtype of each array."""
+Found = Iterator[tuple[str, Any, Any]]  # Name, shape and dtype of each array.
 
 _DTYPES = {"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
 _KINDS = {"F": "float", "I": "int", "U": "uint"}
@@ -25,8 +24,7 @@ def read_shapes(path: Path, separator: str | None = None) -> Shapes:
       path: a `.safetensors` file or the index of a sharded one, an `.npz` file, a
         `.msgpack` file of Flax, an Orbax checkpoint, or a folder of these by step, of
         which the latest is taken.
-      separator: what joins the keys in the names of a flat file: `.` in safetensors and
-        `/` in npz if `None`; `""` leaves names as they are.
+      separator: what joins the keys in a flat file's names; by its kind if `None`.
     """
     kind = next((k for k in _READERS if path.name.lower().endswith(k)), "")
     if path.is_dir():
@@ -48,8 +46,8 @@ def read_shapes(path: Path, separator: str | None = None) -> Shapes:
     except ImportError:
         raise
     except Exception as error:  # Readers raise what they like about a damaged file.
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"it can't be read: {reason}") from None
+        kind = type(error).__name__
+        raise ValueError(f"it can't be read: {kind}: {error}") from None
     if not shapes:
         raise ValueError("it holds no array")
     return shapes
