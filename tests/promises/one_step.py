@@ -1,4 +1,4 @@
-"""One training step with multipliers, held against the same step without them."""
+"""One training step with multipliers, held against the step's own gradients."""
 
 import dataclasses
 import re
@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_lrmult import path_labels, scale_by_name_multiplier
+import optax_lrmult as olm
 
 PyTree = Any
+RATE = 0.1
 
 
 class Step(NamedTuple):
-    """The leaves before a step and after it, and the updates between them."""
+    """The leaves before a step and after it, and the gradients between them."""
 
     before: list[np.ndarray]
     after: list[np.ndarray]
-    updates: list[np.ndarray]
+    gradients: list[np.ndarray]
 
 
 class Training(Protocol):
@@ -28,6 +29,9 @@ class Training(Protocol):
 
     @property
     def params(self) -> PyTree: ...
+
+    @property
+    def param_labels(self) -> PyTree: ...
 
     def step(self, tx: optax.GradientTransformation) -> Step: ...
 
@@ -38,32 +42,17 @@ class Functional:
 
     params: PyTree
     loss: Callable[[PyTree], jax.Array]
+    param_labels: PyTree = None
 
     def step(self, tx: optax.GradientTransformation) -> Step:
         @jax.jit
         def train(params: PyTree, state: Any) -> Any:
             gradients = jax.grad(self.loss)(params)
             updates, _ = tx.update(gradients, state, params)
-            # With the gradients returned, XLA computes also those of frozen leaves, so
-            # that the other leaves' are compiled alike and agree to the last bit.
-            return optax.apply_updates(params, updates), updates, gradients
+            return optax.apply_updates(params, updates), gradients
 
-        after, updates, _ = train(self.params, tx.init(self.params))
-        return Step(leaves(self.params), leaves(after), leaves(updates))
-
-
-def sgd_by_full_names(multipliers: Mapping[str, Any]) -> optax.GradientTransformation:
-    """SGD whose rules match one whole name each, so that any other name shows.
-
-    A name that `init` does not see is an error; one that `update` does not see has the
-    multiplier 1. (XLA rounds a leaf of Adam differently if another leaf is dead.)
-    """
-    rules = {re.compile(re.escape(name)): m for name, m in multipliers.items()}
-    return optax.chain(
-        optax.trace(0.9),
-        scale_by_name_multiplier(rules),
-        optax.scale_by_learning_rate(0.1),
-    )
+        after, gradients = train(self.params, tx.init(self.params))
+        return Step(leaves(self.params), leaves(after), leaves(gradients))
 
 
 def squares(outputs: Any) -> jax.Array:
@@ -71,33 +60,42 @@ def squares(outputs: Any) -> jax.Array:
     return jnp.mean((outputs - 3.0) ** 2)
 
 
-def check_names_and_step(
-    make: Callable[[], Training], multipliers: Mapping[str, Any]
-) -> None:
-    """Holds the names against `multipliers`, in order, and then a step's updates.
+def check_names_and_step(training: Training, multipliers: Mapping[str, Any]) -> None:
+    """Holds names against `multipliers`, in order, and then a step of SGD.
 
-    The multipliers are powers of two, so that the products are exact.
+    Each rule takes one whole name, so that any other name shows: one that `init` does
+    not see is an error there, and one that `update` does not see has the multiplier 1.
     """
-    training = make()
-    assert jax.tree.leaves(path_labels(training.params)) == list(multipliers)
-    plain = make().step(sgd_by_full_names({}))
-    scaled = training.step(sgd_by_full_names(multipliers))
-    rows = zip(multipliers.items(), *scaled, plain.updates, strict=True)
-    for (name, multiplier), before, after, update, plain_update in rows:
-        assert np.any(plain_update), f"{name} has no gradient: the test shows nothing"
-        expected = factor(multiplier, plain_update.ndim) * plain_update
-        np.testing.assert_array_equal(update, expected, err_msg=name)
-        if not np.any(expected):
+    names: Any = {"param_labels": training.param_labels}
+    rules = {re.compile(re.escape(name)): m for name, m in multipliers.items()}
+    rows = olm.assign(training.params, rules, on_unmatched="error", **names)
+    assert [row.name for row in rows] == list(multipliers)
+    shown = olm.preview(training.params, rules, **names).to_dict()["parameters"]
+    assert {row["name"] for row in shown} == {*multipliers}
+    step = training.step(
+        optax.chain(
+            optax.trace(0.9),
+            olm.scale_by_name_multiplier(rules, **names),
+            optax.scale_by_learning_rate(RATE),
+        )
+    )
+    for (name, multiplier), before, after, gradient in zip(
+        multipliers.items(), *step, strict=True
+    ):
+        assert np.max(np.abs(gradient)) > 1e-3, f"{name} shows nothing"
+        update = -RATE * factor(multiplier, gradient.ndim) * gradient
+        np.testing.assert_allclose(after, before + update, 1e-5, 1e-6, err_msg=name)
+        if not np.any(update):
             assert after.tobytes() == before.tobytes(), f"{name} is not frozen"
 
 
 def factor(multiplier: Any, ndim: int) -> Any:
     """A number, or the values of `per_layer` along their axis."""
     if isinstance(multiplier, float | int):
-        return np.float32(multiplier)
+        return multiplier
     shape = [1] * ndim
     shape[multiplier.axis] = -1
-    return np.float32(multiplier.values).reshape(shape)
+    return np.reshape(multiplier.values, shape)
 
 
 def leaves(tree: PyTree) -> list[np.ndarray]:

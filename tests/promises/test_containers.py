@@ -93,12 +93,12 @@ CONTAINERS: dict[str, tuple[Any, dict[str, Any]]] = {
     ("params", "multipliers"), CONTAINERS.values(), ids=CONTAINERS.keys()
 )
 def test_names_and_one_step(params: Any, multipliers: dict[str, Any]) -> None:
-    check_names_and_step(lambda: Functional(params, linear), multipliers)
+    check_names_and_step(Functional(params, linear), multipliers)
 
 
 @pytest.mark.parametrize("multiplier", [0, 0.5, 2])
 def test_bare_array_has_the_empty_name(multiplier: float) -> None:
-    check_names_and_step(lambda: Functional(KERNEL, kernel_only), {"": multiplier})
+    check_names_and_step(Functional(KERNEL, kernel_only), {"": multiplier})
 
 
 @pytest.mark.parametrize(
@@ -124,18 +124,3 @@ def test_tree_of_labels(params: Any, labels: Any) -> None:
     updates, _ = jax.jit(tx.update)(ones, tx.init(params), params)
     by_size = {leaf.size: leaf.tolist() for leaf in jax.tree.leaves(updates)}
     assert by_size == {3: [0.5, 0.5, 0.5], 1: [1.0]}
-
-
-def test_two_leaves_of_one_name_are_an_error_with_both_paths() -> None:
-    params = {"a/b": BIAS, "a": {"b": KERNEL}}
-    with pytest.raises(ValueError, match=r"\('a', 'b'\) and \('a/b',\)"):
-        scale_by_name_multiplier({"b": 0.5}).init(params)
-
-
-def test_labels_tell_apart_two_leaves_of_one_name() -> None:
-    params = {"a/b": BIAS, "a": {"b": KERNEL}}
-    labels = {"a/b": "flat", "a": {"b": "nested"}}
-    tx = scale_by_name_multiplier({"flat": 0}, param_labels=labels)
-    nested, flat = jax.tree.leaves(tx.update(params, tx.init(params))[0])
-    assert flat.tolist() == [0.0]
-    assert nested.tolist() == KERNEL.tolist()
