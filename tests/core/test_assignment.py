@@ -14,7 +14,7 @@ import pytest
 import optax_lrmult as olm
 
 PARAMS = {
-    "stem": {"kernel": jnp.ones((2, 3)), "bias": np.ones(3, "float16")},
+    "stem": {"kernel": jnp.ones((2, 3)), "bias": np.ones(3, "float64")},
     "head": jax.ShapeDtypeStruct((3,), "bfloat16"),
     "scale": 1.0,
 }
@@ -26,7 +26,7 @@ def test_a_row_for_each_leaf_in_the_order_of_the_tree() -> None:
     assert olm.assign(PARAMS, table) == [
         ("head", (3,), jnp.bfloat16, None, None),
         ("scale", (), jnp.float32, None, None),
-        ("stem/bias", (3,), jnp.float16, bias, 2),
+        ("stem/bias", (3,), np.float64, bias, 2),
         ("stem/kernel", (2, 3), jnp.float32, stem, 0.1),
     ]
 

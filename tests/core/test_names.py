@@ -127,6 +127,7 @@ class TestLabels:
         tree = {"k": boxed(jnp.ones(2)), "m": optax.MaskedNode()}
         self.names(lambda t: seen.append(t) or olm.path_labels(t), tree)
         assert jax.tree.map(np.shape, seen[0]) == {"k": (2,), "m": ()}
+        assert isinstance(seen[0]["k"], jax.Array)
 
 
 trees = st.recursive(

@@ -125,6 +125,15 @@ def test_plain_data_comes_back_as_it_was() -> None:
     assert table.find("WW")[1] == "muon"
 
 
+def test_whole_names_are_taken_as_they_are_and_may_print_in_other_words() -> None:
+    row = {"name": ["stem/kernel", "w"], "words": "the stem", "value": 2}
+    table = olm.Rules.from_config([row])
+    assert values(table) == [2, None, None]
+    assert table.find("stem/kernel/w") == (None, None)
+    assert [str(rule) for rule in table] == ["the stem"]
+    assert table.to_config() == [row]
+
+
 def test_an_expression_keeps_its_flags() -> None:
     table = olm.Rules({re.compile("STEM", re.IGNORECASE): 1})
     assert table.to_config() == [{"regex": "(?i)STEM", "value": 1}]

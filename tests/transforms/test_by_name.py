@@ -120,6 +120,14 @@ class TestTheStepOfASchedule:
         expected = plain.update(params, state, params)[0]["n"]
         np.testing.assert_array_equal(updates["n"], 3 * expected)
 
+    def test_of_states_under_vmap_needs_the_update_under_it(self) -> None:
+        tx = olm.with_name_multipliers(optax.adam(0.1), {"stem": lambda step: 0.5})
+        both = jax.tree.map(lambda p: jnp.stack([p, p]), PARAMS)
+        states = jax.vmap(tx.init)(both)
+        jax.vmap(tx.update)(both, states, both)
+        with pytest.raises(ValueError, match="made under vmap, map the update too"):
+            tx.update(both, states, both)
+
 
 class TestMaskFrozen:
     def test_is_a_mask_around_the_optimizer(self) -> None:
@@ -129,6 +137,12 @@ class TestMaskFrozen:
         chex.assert_trees_all_equal(tx.init(PARAMS), masked.init(PARAMS))
         updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
         np.testing.assert_array_equal(updates["stem"], 0)
+
+    def test_labels_of_ones_own_say_what_is_frozen(self) -> None:
+        labels: Any = {"param_labels": {"stem": "S", "head": "H"}}
+        plain = optax.trace(0.9)
+        tx = olm.with_name_multipliers(plain, {"S": 0}, mask_frozen=True, **labels)
+        assert len(jax.tree.leaves(tx.init(PARAMS))) == 1
 
     def test_a_schedule_that_is_zero_keeps_its_state(self) -> None:
         mask = olm.trainable(

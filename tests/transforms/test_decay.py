@@ -30,8 +30,10 @@ def test_a_number_is_optax_own_function() -> None:
     plain = optax.add_decayed_weights(0.3)
     tx = olm.add_decayed_weights_by_name(0.3)
     chex.assert_trees_all_equal(tx.init(PARAMS), plain.init(PARAMS))
-    expected = plain.update(PARAMS, plain.init(PARAMS), PARAMS)[0]
-    chex.assert_trees_all_equal(decayed(0.3, PARAMS), expected)
+    for dtype in "float32", "bfloat16":
+        params = jax.tree.map(lambda p, d=dtype: (1.5 * p).astype(d), PARAMS)
+        expected = plain.update(params, plain.init(params), params)[0]
+        chex.assert_trees_all_equal(decayed(0.3, params, params), expected)
 
 
 def test_a_table_of_one_number_is_the_number() -> None:

@@ -184,7 +184,7 @@ def test_an_update_is_the_product_of_a_plain_walk(tree: Any, lines: list[Line]) 
     assert_same(ours, expected(tree, lines))
 
 
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(trees(FLOATS), TABLES)
 def test_around_adam_the_state_is_adams(tree: Any, lines: list[Line]) -> None:
     plain = optax.adam(0.1)

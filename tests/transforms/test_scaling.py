@@ -289,6 +289,13 @@ class TestCompilation:
         update = jax.jit(lambda u: scaled({"stem": 0, "head": 1}, u))
         assert "optimization_barrier" not in update.lower(PARAMS).as_text()
 
+    def test_equal_multipliers_are_one_constant(self) -> None:
+        updates = {str(i): jnp.ones(2) for i in range(5)}
+        table = {"0": 0.3, "1": 0.7, "": 0.3}
+        jaxpr = jax.make_jaxpr(lambda u: scaled(table, u))(updates)
+        (barrier,) = (e for e in jaxpr.eqns if "barrier" in e.primitive.name)
+        assert len(barrier.invars) == 2
+
     def test_a_whole_step_exports_for_every_platform(self) -> None:
         tx = olm.keras.adam_lr_mult(multipliers={"stem": 0.5}, clipnorm=1.0)
 
