@@ -126,7 +126,7 @@ def plot_schedule(
     ax = _axes(ax, 3.8, "Learning rate of each rule")
     colours, still, ends = itertools.cycle(_COLOURS), [], []
     moves = [bool(rates.any()) for rates in curves.values()]
-    for text, places in folded(list(curves), moves):
+    for text, places in folded(list(curves), alike=moves):
         keys, name = [list(curves)[place] for place in places], _written(text)
         if not moves[places[0]]:
             still.append(name)

@@ -144,6 +144,14 @@ class TestLines:
             "always 0: stem, (no rule)"
         ]
 
+    def test_names_stand_where_the_lines_end(self) -> None:
+        table = {"stem": optax.linear_schedule(1, 0.01, 9), "head": 0.1}
+        ax = plot_schedule(NET, table, 1.0, 10)
+        assert texts(ax) == ["stem", "head", "(no rule)"]
+        for text, end in zip(ax.texts, (0.01, 0.1, 1), strict=True):
+            place = ax.transAxes.transform(text.get_position())
+            assert ax.transData.inverted().transform(place)[1] == pytest.approx(end)
+
     def test_negative_is_dashed_at_its_size(self) -> None:
         table = {"stem": -0.5, "head": optax.linear_schedule(-1, 1, 2)}
         ax = plot_schedule(NET, table, 0.1, 3)
@@ -176,6 +184,10 @@ class TestLines:
         (VIT, {c: i + 0.1 for i, c in enumerate("_abcdefghijklmnopqrstuv")}),
         (FLAT, {f"p{i}_": 0.5 + i for i in range(0, 200, 3)}),
         (
+            {c: shapes(w=(2,)) for c in "abcdefghijklmno"},
+            {f"{c}/": 1 + i / 100 for i, c in enumerate("abcdefghijklmno")},
+        ),
+        (
             {
                 "q" * 40: shapes(a=(2,)),
                 "r" * 40: shapes(d=(2,)),
@@ -201,6 +213,7 @@ def test_no_label_overlaps_another_or_leaves_the_figure(
                 height = min(one.y1, other.y1) - max(one.y0, other.y0)
                 assert min(width, height) <= 0.5, (one, other)
             assert all(box.x1 <= ax.figure.bbox.x1 for box in boxes)
+            assert all(box.y1 <= ax.figure.bbox.y1 for box in boxes)
         assert ax.get_window_extent().width > 250
         assert ax.get_title(loc="left")
         assert ax.get_xlabel()

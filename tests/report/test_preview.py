@@ -180,6 +180,17 @@ all            7  100.0%"""
             "   0.0%", "    0.0%"
         )
 
+    def test_a_number_for_all_stands_behind_the_tables(self) -> None:
+        text = str(olm.preview(NET, weight_decay=0.1, b1=0.9, b2={"head": 0.95}))
+        assert text.split("\n")[0].split() == [
+            "name",
+            "shape",
+            "rule",
+            "b2",
+            "decay",
+            "b1",
+        ]
+
     def test_a_decay_of_0_is_not_frozen(self) -> None:
         assert "frozen" not in str(olm.preview(NET, weight_decay=0))
 
@@ -345,7 +356,7 @@ class TestNotes:
         params = shapes(embed=(2,), block=(2,), norm=(2,))
         assert len(self.notes(stacked, params)) == 1
         assert self.notes(stacked | {"norm": 1}, params) == []
-        assert self.notes({"embed": 0.125, "block": 0.25}, params) == []
+        assert self.notes({"embed": 0.25, "": 0.5}, params) == []
         assert self.notes(stacked | {"block": 0.3}, params) == []
 
 
