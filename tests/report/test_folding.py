@@ -136,13 +136,12 @@ class TestValues:
             "block_2/w 'block_2' 0.7",
         ]
 
-    @pytest.mark.parametrize("other", [0, -0.1])
-    def test_what_is_frozen_or_climbs_does_not_hide(self, other: float) -> None:
-        table = {"block_0": 0.1, "block_1": other, "block_2": 0.2}
-        assert lines(blocks(3), table) == [
-            "block_0/w 'block_0' 0.1",
-            f"block_1/w 'block_1' {other}",
-            "block_2/w 'block_2' 0.2",
+    @pytest.mark.parametrize("first", [0, -0.1])
+    def test_what_is_frozen_or_climbs_does_not_hide(self, first: float) -> None:
+        table = {"block_0": first, "block_1": 0.1, "block_2": 0.2, "block_3": 0.4}
+        assert lines(blocks(4), table) == [
+            f"block_0/w 'block_0' {first}",
+            "block_{1..3}/w 'block_{1..3}' 0.1 .. 0.4",
         ]
 
     def test_columns_are_all_looked_at(self) -> None:
