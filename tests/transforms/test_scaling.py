@@ -291,7 +291,7 @@ class TestCompilation:
 
     def test_equal_multipliers_are_one_constant(self) -> None:
         updates = {str(i): jnp.ones(2) for i in range(5)}
-        table = {"0": 0.3, "1": 0.7, "": 0.3}
+        table = {"0": 0.3, "1": 0.7, "": np.float64(0.3)}
         jaxpr = jax.make_jaxpr(lambda u: scaled(table, u))(updates)
         (barrier,) = (e for e in jaxpr.eqns if "barrier" in e.primitive.name)
         assert len(barrier.invars) == 2
