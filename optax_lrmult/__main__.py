@@ -1,35 +1,43 @@
 """The command line: `python -m optax_lrmult preview` and `demo`."""
 
 import argparse
+import functools
 import json
+import logging
+import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import optax_lrmult as olm
-from optax_lrmult.checkpoints import Shapes, read_shapes
+from optax_lrmult.checkpoints import read_shapes
 from optax_lrmult.core.expect import few
+from optax_lrmult.demo import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Runs a command: that of the process, if no arguments are given.
 
-    Args:
-      arguments: the words after `python -m optax_lrmult`; those of the process if
-        `None`.
-
-    Returns:
-      The exit status: 0; 1 if a rule matches nothing, or if the demo said what is
-      wrong; 2 if a word or a file can't be used; 130 after Ctrl-C.
+    The exit status is 0; 1 behind a line about a rule that matches nothing or a file
+    that can't be used; 130 after Ctrl-C.
     """
     options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
     try:
-        return command(**options)
+        options.pop("command")(**options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # A reader such as `head` has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"optax_lrmult: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _preview(
@@ -39,139 +47,77 @@ def _preview(
     full: bool,
     select: str | None,
     separator: str | None,
-) -> int:
-    about = rules
+) -> None:
+    # It needs no accelerator, and Orbax warns of metadata that few checkpoints have.
+    jax.config.update("jax_platforms", "cpu")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if write is not None and write.suffix != ".csv":
+        raise ValueError(f"The table is written into a .csv file, not {str(write)!r}.")
+    tables = {"multipliers": olm.Rules()} if rules is None else _tables(rules)
+    shapes = read_shapes(checkpoint, separator)
+    start = "params/" if select is None else f"{select.strip('/')}/".lstrip("/")
+    below = {n.removeprefix(start): x for n, x in shapes.items() if n.startswith(start)}
+    if select and not below:
+        raise ValueError(f"Nothing is below {select!r}; there are {few(shapes)}.")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shown = olm.preview(below or shapes, **tables, full=full, on_unmatched="warn")
+    shown.show()
+    dead = [str(w.message) for w in caught if w.category is UserWarning]
+    if dead:  # All columns of a parameter table have the same rules: one tells.
+        raise ValueError(dead[0])
+    if write is not None:
+        shown.to_csv(write)
+
+
+def _tables(path: Path) -> Mapping[str, olm.Rules]:
+    """A table of multipliers, or the columns of a parameter table."""
     try:
-        tables: dict[str, Any] = {"multipliers": olm.Rules()}
-        tables = tables if rules is None else _tables(rules)
-        about = checkpoint
-        shapes = _selected(read_shapes(checkpoint, separator), select)
-        about = write
-        shown = olm.preview(shapes, **tables, full=full, on_unmatched="ignore")
-        dead = _dead(shapes, tables)
-        shown.show()
-        if write is not None and not dead:
-            shown.to_csv(write)
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        return _say(f"{str(about)!r}: {getattr(error, 'strerror', None) or error}", 2)
-    return _say(dead, 1) if dead else 0
+        text = path.read_text(encoding="utf-8")
+        of_json = functools.partial(json.loads, object_pairs_hook=_once)
+        loads = {".json": of_json, ".toml": tomllib.loads}.get(path.suffix)
+        if loads is None:
+            raise ValueError("it must be a .toml or a .json file")
+        data = loads(text)
+        data = {"rules": data} if isinstance(data, list) else data
+        if [*data] not in (["rules"], ["groups"]):
+            raise ValueError("it must hold 'rules' or 'groups', and nothing else")
+        if "groups" in data:
+            pairs = data["groups"].items()
+            data["rules"] = [{"contains": key, "value": row} for key, row in pairs]
+        table = olm.Rules.from_config(data["rules"])
+        is_parameter_table = any(isinstance(rule.value, Mapping) for rule in table)
+        return olm.groups(table) if is_parameter_table else {"multipliers": table}
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} can't be used: {error}") from None
 
 
-def _selected(shapes: Shapes, keys: str | None) -> Shapes:
-    """The arrays below some keys, by the rest of their names; below `params` if any."""
-    prefix = "params/" if keys is None else f"{keys.strip('/')}/".lstrip("/")
-    inside = {
-        n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)
-    }
-    if not inside and keys is not None:
-        raise ValueError(f"nothing in it is below {keys!r}; it has {few(list(shapes))}")
-    return inside or shapes
-
-
-def _dead(shapes: Any, tables: Mapping[str, olm.Rules]) -> str:
-    """What the transformations would say of the rules that match nothing."""
-    for name, table in tables.items():
-        try:
-            olm.assign(shapes, table, on_unmatched="error", argument=name)
-        except ValueError as error:
-            return str(error).rpartition("\n")[0]  # No arguments can be passed here.
-    return ""
-
-
-def _say(text: str, status: int) -> int:
-    print(f"optax_lrmult: {' '.join(text.split())}", file=sys.stderr)
-    return status
-
-
-def _tables(path: Path) -> dict[str, olm.Rules]:
-    """A table of multipliers, or those of a parameter table."""
-    loads = {".toml": tomllib.loads, ".json": _loads_json}.get(path.suffix.lower())
-    if loads is None:
-        raise ValueError("rules are a .toml or a .json file")
-    data = loads(path.read_text(encoding="utf-8"))
-    if isinstance(data, dict) and "groups" in data:
-        return olm.groups(data["groups"])
-    rules = olm.Rules.from_config(data["rules"] if isinstance(data, dict) else data)
-    if any(isinstance(rule.value, Mapping) for rule in rules):
-        return olm.groups(rules)
-    return {"multipliers": rules}
-
-
-def _loads_json(text: str) -> Any:
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"the key {key!r} stands twice in one object")
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=distinct)
-
-
-def _demo(output: Path, seeds: int, steps: int) -> int:
-    from optax_lrmult.demo import run
-
-    try:
-        run(output, seeds=seeds, steps=steps)
-    except (ImportError, OSError, ValueError) as error:
-        return _say(f"demo: {error}", 1)
-    return 0
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which a key that stands twice would hide a rule."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"a key stands twice among {[key for key, _ in pairs]}")
+    return dict(pairs)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m optax_lrmult",
-        description="Parameter groups for JAX and Optax, by parameter name.",
-    )
+    parser = argparse.ArgumentParser("python -m optax_lrmult")
     parser.add_argument("--version", action="version", version=olm.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    preview = commands.add_parser(
-        "preview",
-        help="show what a file of rules gives to each parameter of a checkpoint",
-        description="Shows what a file of rules gives to each parameter of a file.",
-        epilog="Exit status: 1 if a rule matches nothing, 2 if a file can't be used.",
-    )
+    preview = commands.add_parser("preview", help="show what rules do to a checkpoint")
     add = preview.add_argument
-    add(
-        "checkpoint",
-        type=Path,
-        help="a .safetensors (or its .index.json), .npz or .msgpack file, or a folder "
-        "of Orbax",
-    )
-    add(
-        "--rules",
-        type=Path,
-        metavar="FILE",
-        help="a .toml or .json file: 'rules', the rows of Rules.from_config, or "
-        "'groups', a parameter table",
-    )
-    add("--write", type=Path, metavar="OUT.csv", help="write the table, one by one")
-    add("--full", action="store_true", help="show names that count up one by one")
-    add(
-        "--select",
-        metavar="KEYS",
-        help="the keys that lead to the parameters, joined by '/' (default: params, if "
-        "there is one; '' takes all)",
-    )
-    add(
-        "--separator",
-        metavar="TEXT",
-        help="what stands between the keys in the names of a flat file (default: '.' "
-        "in .safetensors, '/' in .npz; '' leaves names as they are)",
-    )
+    add("checkpoint", type=Path, help=".safetensors, .npz, .msgpack, folder of Orbax")
+    add("--rules", type=Path, help="a .toml or .json file of 'rules' or 'groups'")
+    add("--write", type=Path, help="a .csv file for a line of each parameter")
+    add("--full", action="store_true", help="show each parameter in a line of its own")
+    add("--select", help="keys that lead to the parameters (default: params; '': all)")
+    add("--separator", help="of keys in names (default: '.' in .safetensors, else '/')")
     preview.set_defaults(command=_preview)
-    demo = commands.add_parser(
-        "demo",
-        help="fine-tune a pretrained network on photographs",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = demo.add_argument
-    add(
-        "--output", type=Path, default=Path("optax_lrmult_demo.png"), help="the picture"
-    )
-    add("--seeds", type=int, default=5, help="repetitions of each run")
-    add("--steps", type=int, default=60, help="steps of each run")
-    demo.set_defaults(command=_demo)
+    demo = commands.add_parser("demo", help="fine-tune a pretrained network")
+    picture = Path("optax_lrmult_demo.png")
+    demo.add_argument("--output", type=Path, default=picture, help=f"({picture})")
+    demo.add_argument("--seeds", type=int, default=5, help="repetitions of a run (5)")
+    demo.add_argument("--steps", type=int, default=60, help="steps of a run (60)")
+    demo.set_defaults(command=run)
     return parser
 
 

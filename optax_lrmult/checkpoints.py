@@ -1,151 +1,146 @@
-"""Names and shapes of the arrays in a checkpoint file; no code in it is run."""
+"""Names and shapes of the arrays in a checkpoint; no code in it is run."""
 
 import json
-import logging
+import math
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.lib import format as npy
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
-Found = Iterator[tuple[str, Any, Any]]  # Name, shape and dtype of each array.
+Leaves = Iterator[tuple[str, Any]]  # Names, and what has a shape and a dtype.
 
-_DTYPES = {"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
 _KINDS = {"F": "float", "I": "int", "U": "uint"}
+_DTYPES = {f"{k}{n}": f"{_KINDS[k]}{n}" for k in _KINDS for n in (8, 16, 32, 64)}
+_DTYPES |= {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"}
+_DTYPES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
 def read_shapes(path: Path, separator: str | None = None) -> Shapes:
-    """The names and shapes of a checkpoint's arrays.
+    """The shapes of a checkpoint's arrays by name; what holds no numbers is left out.
 
     Args:
       path: a `.safetensors` file or the index of a sharded one, an `.npz` file, a
-        `.msgpack` file of Flax, an Orbax checkpoint, or a folder of these by step, of
-        which the latest is taken.
-      separator: what joins the keys in a flat file's names; by its kind if `None`.
+        `.msgpack` file of Flax, or a folder of Orbax, of which the latest step is read.
+      separator: what stands between the keys of a name: `.` in safetensors and `/`
+        elsewhere if `None`; `""` leaves names as they are.
     """
-    kind = next((k for k in _READERS if path.name.lower().endswith(k)), "")
-    if path.is_dir():
-        read, default = _orbax, ""
-    elif kind and path.exists():
-        read, default = _READERS[kind]
-    else:
-        path.stat()
-        raise ValueError(
-            "a checkpoint is a .safetensors, .npz or .msgpack file, or a folder of "
-            "Orbax; a pickle runs code when it is read: save its arrays as .safetensors"
-        )
-    separator, shapes = default if separator is None else separator, Shapes()
+    shapes: Shapes = {}
     try:
-        for name, shape, dtype in read(path):
-            if shape is not None:
-                name = name.replace(separator, "/") if separator else name
-                shapes[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-    except ImportError:
-        raise
+        leaves, usual = _reader(path)
+        between = usual if separator is None else separator
+        for name, leaf in leaves:
+            name = name.replace(between, "/") if between else name
+            # A name may hold codes that move the cursor of a terminal.
+            name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+            if name in shapes:
+                raise ValueError(f"two arrays have the name {name!r}")
+            if jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_:
+                shapes[name] = jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+        if not shapes:
+            raise ValueError("it holds no array")
+    except ImportError as error:
+        raise ImportError(f"{error}: install the extra 'checkpoints'") from None
     except Exception as error:  # Readers raise what they like about a damaged file.
-        kind = type(error).__name__
-        raise ValueError(f"it can't be read: {kind}: {error}") from None
-    if not shapes:
-        raise ValueError("it holds no array")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{str(path)!r} can't be read: {reason}") from None
     return shapes
 
 
-def _safetensors(path: Path) -> Found:
+def _reader(path: Path) -> tuple[Leaves, str]:
+    """What reads a checkpoint, and what stands between the keys of its names."""
+    name = path.name.lower()
+    if path.is_dir():
+        return _of_tree(_orbax(path)), "/"
+    if name.endswith(".msgpack"):
+        from flax import serialization
+
+        # The format has no table of contents: the arrays are read, too.
+        return _of_tree(serialization.msgpack_restore(path.read_bytes())), "/"
+    if name.endswith(".npz"):
+        return _npz(path), "/"
+    if name.endswith((".safetensors", ".safetensors.index.json")):
+        return (_shards if name.endswith(".json") else _safetensors)(path), "."
+    raise ValueError(
+        "it is no .safetensors, .npz or .msgpack file and no folder of Orbax; a pickle "
+        "(.pt, .bin) runs code when it is read: save its arrays as .safetensors"
+    )
+
+
+def _safetensors(path: Path) -> Leaves:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        names = file.keys()  # It is no mapping, and can't be iterated by itself.
-        for name in names:
-            tensor = file.get_slice(name)
-            kind = tensor.get_dtype()
-            dtype = _DTYPES.get(kind) or _KINDS[kind[0]] + kind[1:]
-            yield name, tensor.get_shape(), dtype
+        for name in sorted(file.keys()):
+            leaf = file.get_slice(name)
+            dtype = _DTYPES.get(leaf.get_dtype(), leaf.get_dtype())
+            yield name, jax.ShapeDtypeStruct(leaf.get_shape(), np.dtype(dtype))
 
 
-def _sharded(path: Path) -> Found:
-    shards = dict.fromkeys(json.loads(path.read_bytes())["weight_map"].values())
-    for shard in shards:
+def _shards(path: Path) -> Leaves:
+    for shard in dict.fromkeys(json.loads(path.read_bytes())["weight_map"].values()):
         if Path(shard).name != shard:
             raise ValueError(f"a shard is a file beside its index, not {shard!r}")
         yield from _safetensors(path.parent / shard)
 
 
-def _npz(path: Path) -> Found:
-    with path.open("rb") as file, np.load(file) as archive:
-        for name, array in archive.items():
-            # NumPy saves a bfloat16 as two bytes without a type.
-            dtype = "bfloat16" if array.dtype == np.dtype("V2") else array.dtype
-            yield name, array.shape, dtype
+def _npz(path: Path) -> Leaves:
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                shape, _, dtype = readers[npy.read_magic(file)](file)
+            if dtype == np.dtype("V2"):  # So NumPy saves a bfloat16.
+                dtype = np.dtype("bfloat16")
+            yield member.removesuffix(".npy"), jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _msgpack(path: Path) -> Found:
-    from flax import serialization
-
-    return _of_tree(serialization.msgpack_restore(path.read_bytes()))
-
-
-_READERS = {
-    ".safetensors": (_safetensors, "."),
-    ".safetensors.index.json": (_sharded, "."),
-    ".npz": (_npz, "/"),
-    ".msgpack": (_msgpack, ""),
-}
-
-
-def _orbax(path: Path) -> Found:
+def _orbax(path: Path) -> Any:
+    """The metadata of a checkpoint's tree; of several trees by the name of each."""
     from orbax import checkpoint
 
-    trees = _trees(path) or _trees(_latest_step(path))
+    trees = sorted(file.parent for file in path.rglob("_METADATA"))
+    if not (path / "_CHECKPOINT_METADATA").is_file():  # Else they are of one step.
+        parts = [(*tree.relative_to(path).parts, "")[0] for tree in trees]
+        steps = [re.fullmatch(r"(?:.*_)?(\d{1,18})", part) for part in parts]
+        numbers = [int(step[1]) if step else -1 for step in steps]
+        trees = [
+            tree for tree, n in zip(trees, numbers, strict=True) if n == max(numbers)
+        ]
+    found = {}
     if not trees:
-        raise ValueError(
-            "the folder holds no Orbax checkpoint; of others name the file"
-        )
-    # Without warnings of metadata that not every checkpoint has.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+        raise ValueError("a folder with no Orbax checkpoint; of others name the file")
     for tree in trees:
-        found = checkpoint.StandardCheckpointer().metadata(tree.absolute())
-        found = getattr(found, "item_metadata", found)
-        name = f"{tree.name}/" if len(trees) > 1 else ""
-        yield from _of_tree(getattr(found, "tree", found), name)
+        metadata = checkpoint.StandardCheckpointer().metadata(tree.absolute())
+        metadata = getattr(metadata, "item_metadata", metadata)
+        found[tree.name] = getattr(metadata, "tree", metadata)
+    return found if len(found) > 1 else found.popitem()[1]
 
 
-def _trees(path: Path) -> list[Path]:
-    """The folder itself if it is a tree of arrays, or its items that are."""
-    if (path / "_METADATA").is_file():
-        return [path]
-    trees = [file.parent for file in sorted(path.glob("*/_METADATA"))]
-    return [tree for tree in trees if not tree.name.isdigit()]
+def _of_tree(tree: Any) -> Leaves:
+    """The arrays of nested dictionaries and lists, without boxes.
+
+    A file has a box (`nnx.Variable`, `nn.Partitioned`) as a dictionary of one key,
+    `value`, and a module whose only parameter is called `value` looks the same. Boxes
+    tell how large arrays are split: where there are any, they hold most numbers.
+    """
+    leaves = list(_nested(tree))
+    boxed = sum(math.prod(leaf.shape) for _, leaf, alone in leaves if alone)
+    are_boxes = 2 * boxed > sum(math.prod(leaf.shape) for _, leaf, _ in leaves)
+    for name, leaf, alone in leaves:
+        yield name.removesuffix("/value") if alone and are_boxes else name, leaf
 
 
-def _latest_step(path: Path) -> Path:
-    steps = {f: re.fullmatch(r"(?:.*_)?(\d{1,18})", f.name) for f in path.iterdir()}
-    numbers = {f: int(match[1]) for f, match in steps.items() if match and _trees(f)}
-    return max(numbers, key=lambda folder: numbers[folder], default=path)
-
-
-def _of_tree(tree: Any, prefix: str = "") -> Found:
-    """The arrays of nested dictionaries and lists."""
-    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-    nodes = {str(key): node for key, node in pairs}
-    # Flax saves a box as a dictionary of one key, `value`. A parameter of that name
-    # lies in a module, which has other modules beside it, and not arrays.
-    are_boxes = all(not _is_tree(node) or _is_box(node) for node in nodes.values())
-    for key, node in nodes.items():
-        leaf = node["value"] if are_boxes and _is_box(node) else node
-        if _is_tree(leaf):
-            yield from _of_tree(leaf, f"{prefix}{key}/")
-        elif leaf is not None:
-            shape, dtype = (getattr(leaf, name, None) for name in ("shape", "dtype"))
-            yield prefix + key, shape, dtype
-
-
-def _is_tree(node: Any) -> bool:
-    return isinstance(node, Mapping | list | tuple)
-
-
-def _is_box(node: Any) -> bool:
-    is_single = isinstance(node, Mapping) and [*node] == ["value"]
-    return is_single and not _is_tree(node["value"])
+def _nested(tree: Any, start: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """The name of each array, and whether it is alone below a key `value`."""
+    for key, node in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        if isinstance(node, Mapping | list | tuple):
+            yield from _nested(node, f"{start}{key}/")
+        elif getattr(node, "shape", None) is not None:
+            yield f"{start}{key}", node, [*tree] == ["value"]

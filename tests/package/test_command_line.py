@@ -1,6 +1,9 @@
 """`python -m optax_lrmult preview`: what a file of rules does to a checkpoint."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from flax import nnx
 
 import optax_lrmult as olm
 from optax_lrmult.__main__ import main
+from optax_lrmult.checkpoints import read_shapes
 
 PARAMS = {
     "stem": {"kernel": np.ones((3, 2), "float32"), "bias": np.ones(2, "float16")},
@@ -138,8 +142,8 @@ def test_select_and_separator(
     save_msgpack(tmp_path / "state.msgpack")
     assert main(["preview", str(tmp_path / "state.msgpack"), "--select", ""]) == 0
     assert "params/stem/kernel" in capsys.readouterr().out
-    assert main(["preview", str(tmp_path / "state.msgpack"), "--select", "parms"]) == 2
-    assert "nothing in it is below 'parms'" in capsys.readouterr().err
+    assert main(["preview", str(tmp_path / "state.msgpack"), "--select", "parms"]) == 1
+    assert "Nothing is below 'parms'" in capsys.readouterr().err
     safetensors.numpy.save_file({"a.b": np.ones(1)}, tmp_path / "m.safetensors")
     path = str(tmp_path / "m.safetensors")
     assert main(["preview", path, "--separator", ""]) == 0
@@ -158,10 +162,92 @@ def test_a_parameter_called_value_keeps_its_name_and_a_box_does_not(
     path.write_bytes(flax.serialization.to_bytes(boxed))
     assert main(["preview", str(path)]) == 0
     assert "dense/kernel " in capsys.readouterr().out
-    state = nnx.to_pure_dict(nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
-    path.write_bytes(flax.serialization.to_bytes(jax.tree.map(np.asarray, state)))
+
+    class Net(nnx.Module):
+        """A parameter beside a module, both in boxes."""
+
+        def __init__(self) -> None:
+            self.linear = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+            self.position = nnx.Param(np.ones(2, "float32"))
+
+    state = nnx.state(Net(), nnx.Param)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "nnx", state)
+    shapes = read_shapes(tmp_path / "nnx")
+    names = jax.tree.leaves(olm.path_labels(nnx.to_pure_dict(state)))
+    assert sorted(shapes) == sorted(names)
+    assert sorted(shapes) == ["linear/bias", "linear/kernel", "position"]
+
+
+def test_several_trees_of_one_step_have_the_name_of_each_in_front(
+    tmp_path: Path,
+) -> None:
+    trees = {"net_1": {"w": np.ones(2)}, "net_2": {"w": np.ones(3)}}
+    with ocp.CheckpointManager(tmp_path) as manager:
+        for step in 9, 10:
+            items = {k: ocp.args.StandardSave(tree) for k, tree in trees.items()}
+            manager.save(step, args=ocp.args.Composite(**items))
+    for path in tmp_path, tmp_path / "10":
+        assert sorted(read_shapes(path)) == ["net_1/w", "net_2/w"]
+
+
+def test_only_headers_of_an_npz_are_read_and_no_pickle_is_opened(
+    tmp_path: Path,
+) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.mkdir, (tmp_path / "sprung",)
+
+    trap = np.array([Trap()], object)
+    np.savez_compressed(
+        tmp_path / "a.npz", trap=trap, text=np.array("text"), w=np.zeros(10**7, "uint8")
+    )
+    assert {n: x.shape for n, x in read_shapes(tmp_path / "a.npz").items()} == {
+        "w": (10**7,)
+    }
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_names_that_a_terminal_would_obey_are_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.npz"
+    np.savez(path, **{"a\x1b[2J/w": np.ones(2), "é/w": np.ones(1)})
     assert main(["preview", str(path)]) == 0
-    assert "kernel" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert r"a\x1b[2J/w" in out
+    assert "é/w" in out
+    assert "\x1b" not in out
+
+
+def test_the_checkpoint_is_not_overwritten(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = model.read_bytes()
+    assert run(model, "--write", str(model)) == 1
+    assert "a .csv file" in capsys.readouterr().err
+    assert model.read_bytes() == before
+
+
+def test_a_reader_such_as_head_may_stop(model: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    root = str(Path(olm.__file__).parent.parent)
+    command = [sys.executable, "-m", "optax_lrmult", "preview", str(model)]
+    environment = os.environ | {"PYTHONPATH": root}
+    done = subprocess.run(
+        command, env=environment, stdout=writing, stderr=subprocess.PIPE, check=True
+    )
+    os.close(writing)
+    assert done.stderr == b""
+
+
+def test_a_missing_reader_is_told(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert main(["preview", str(model)]) == 1
+    assert "install the extra 'checkpoints'" in capsys.readouterr().err
 
 
 def damaged(make: Any, path: Path) -> None:
@@ -181,6 +267,19 @@ def damaged(make: Any, path: Path) -> None:
         ("folder", lambda p: p.mkdir(), "no Orbax checkpoint"),
         ("nowhere.npz", lambda p: None, "No such file"),
         (
+            "a.safetensors",
+            lambda p: safetensors.numpy.save_file(
+                {"a.b": np.ones(2), "a/b": np.ones(2)}, p
+            ),
+            "two arrays have the name 'a/b'",
+        ),
+        (
+            "gone.safetensors.index.json",
+            lambda p: p.write_text('{"weight_map": {"w": "gone.safetensors"}}'),
+            "gone.safetensors",
+        ),
+        ("b.safetensors.index.json", lambda p: p.write_text("[1"), "can't be read"),
+        (
             "a.safetensors.index.json",
             lambda p: p.write_text('{"weight_map": {"w": "../other.safetensors"}}'),
             "a file beside its index",
@@ -195,7 +294,7 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(tmp_path / name)
-    assert run(tmp_path / name) == 2
+    assert run(tmp_path / name) == 1
     text = capsys.readouterr().err
     assert words in text
     assert repr(str(tmp_path / name)) in text
@@ -209,6 +308,13 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
         (".json", '[{"contains": "a", "contains": "b", "value": 1}]', "stands twice"),
         (".json", '[{"contain": "a", "value": 1}]', "'contain'"),
         (".json", '[{"contains": "a", "value": "x"}]', "a real number"),
+        (".json", '["stem"]', "can't be used"),
+        (".json", '{"rule": []}', "must hold 'rules' or 'groups', and nothing else"),
+        (".toml", "rules = []\ngroups = {}", "and nothing else"),
+        (".toml", "", "must hold 'rules' or 'groups'"),
+        (".toml", "\\xff", "can't be used"),
+        (".json", "[" * 100_000, "can't be used"),
+        (".toml", "groups = {stem = {multiplier = 1}}", "near: ['multipliers']"),
         (".yaml", "rules: []", "a .toml or a .json file"),
     ],
 )
@@ -219,7 +325,7 @@ def test_rules_that_cannot_be_read_are_told_in_one_line(
     model: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(model, rules=rules, suffix=suffix) == 2
+    assert run(model, rules=rules, suffix=suffix) == 1
     text = capsys.readouterr().err
     assert words in text
     assert text.count("\n") == 1
@@ -234,8 +340,6 @@ def test_wrong_words_and_the_version(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_shapes_are_enough_for_a_table(model: Path) -> None:
-    from optax_lrmult.checkpoints import read_shapes
-
     shapes = read_shapes(model)
     assert {n: s.shape for n, s in shapes.items()}["stem/kernel"] == (3, 2)
     assert shapes["head/kernel"].dtype == jnp.bfloat16

@@ -1,6 +1,7 @@
 """The README's first command: its network, its task, its words and its picture."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from skimage.data import lfw_subset
 
 import optax_lrmult as olm
@@ -118,7 +121,55 @@ def test_what_cannot_be_done_is_told_before_the_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["demo", *words]) == 1
-    assert capsys.readouterr().err.startswith("optax_lrmult: demo: ")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("optax_lrmult: ")
+    assert printed.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["joblib", "matplotlib.figure", "skimage.data"])
+def test_a_missing_package_is_told_before_the_training(
+    module: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo", "--output", str(tmp_path / "demo.png")]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, list(tmp_path.iterdir())) == ("", [])
+    assert "install the extra 'demo'" in printed.err
+
+
+def test_the_picture_has_both_curves_with_their_error_bars() -> None:
+    axes = Figure().add_subplot()
+    demo.draw(results([[0.9, 0.8], [0.7, 0.8]], [[0.9, 0.9], [0.9, 0.86]]), axes)
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.001", "0.01"]
+    bars = [drawn for drawn in axes.containers if isinstance(drawn, ErrorbarContainer)]
+    one_rate, multipliers = bars
+    assert one_rate.get_label() == "one rate for all layers"
+    assert multipliers.get_label() == "multipliers"
+    for drawn, means in (one_rate, [0.85, 0.75]), (multipliers, [0.9, 0.88]):
+        assert drawn.has_yerr
+        np.testing.assert_allclose(drawn.lines[0].get_ydata(), means)
+
+
+def test_each_run_lands_in_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that does nothing but add up what it was asked for."""
+
+    def train(step: Any, network: Any, task: Any, rate: float, steps: int) -> Any:
+        return step["conv1"] * rate * steps + network
+
+    monkeypatch.setattr(experiment, "_make_step", lambda multipliers: multipliers)
+    monkeypatch.setattr(experiment, "_train", train)
+    monkeypatch.setattr(experiment, "new_network", lambda rnet, seed: seed)
+    monkeypatch.setattr(experiment, "accuracy", lambda trained, images, labels: trained)
+    found = experiment.compare({}, np.zeros((30, 2, 2, 1)), seeds=3, steps=7)
+    rates, seeds = np.array([[3e-4], [1e-3], [3e-3], [1e-2]]), np.arange(3)
+    np.testing.assert_allclose(found.uniform, 7 * rates + seeds)
+    np.testing.assert_allclose(found.multiplied, 7 * 0.03 * rates + seeds)
 
 
 def test_the_first_step_is_as_large_as_the_multiplier_says(pretrained: Any) -> None:
