@@ -70,15 +70,14 @@ def _preview(
         shown.to_csv(write)
 
 
-def _tables(path: Path) -> Mapping[str, olm.Rules]:
+def _tables(path: Path) -> Mapping[str, Any]:
     """A table of multipliers, or the columns of a parameter table."""
     try:
-        text = path.read_text(encoding="utf-8")
         of_json = functools.partial(json.loads, object_pairs_hook=_once)
         loads = {".json": of_json, ".toml": tomllib.loads}.get(path.suffix)
         if loads is None:
             raise ValueError("it must be a .toml or a .json file")
-        data = loads(text)
+        data: Any = loads(path.read_text(encoding="utf-8"))
         data = {"rules": data} if isinstance(data, list) else data
         if [*data] not in (["rules"], ["groups"]):
             raise ValueError("it must hold 'rules' or 'groups', and nothing else")

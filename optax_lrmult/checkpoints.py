@@ -17,9 +17,9 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 Leaves = Iterator[tuple[str, Any]]  # Names, and what has a shape and a dtype.
 
 _KINDS = {"F": "float", "I": "int", "U": "uint"}
-_DTYPES = {f"{k}{n}": f"{_KINDS[k]}{n}" for k in _KINDS for n in (8, 16, 32, 64)}
-_DTYPES |= {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"}
-_DTYPES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_dtypes = {f"{k}{n}": f"{_KINDS[k]}{n}" for k in _KINDS for n in (8, 16, 32, 64)}
+_dtypes |= {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"}
+_dtypes |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
 def read_shapes(path: Path, separator: str | None = None) -> Shapes:
@@ -79,7 +79,7 @@ def _safetensors(path: Path) -> Leaves:
     with safe_open(path, framework="numpy") as file:
         for name in sorted(file.keys()):
             leaf = file.get_slice(name)
-            dtype = _DTYPES.get(leaf.get_dtype(), leaf.get_dtype())
+            dtype = _dtypes.get(leaf.get_dtype(), leaf.get_dtype())
             yield name, jax.ShapeDtypeStruct(leaf.get_shape(), np.dtype(dtype))
 
 

@@ -180,7 +180,7 @@ def test_a_parameter_called_value_keeps_its_name_and_a_box_does_not(
 
 
 def test_several_trees_of_one_step_have_the_name_of_each_in_front(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trees = {"net_1": {"w": np.ones(2)}, "net_2": {"w": np.ones(3)}}
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -189,6 +189,9 @@ def test_several_trees_of_one_step_have_the_name_of_each_in_front(
             manager.save(step, args=ocp.args.Composite(**items))
     for path in tmp_path, tmp_path / "10":
         assert sorted(read_shapes(path)) == ["net_1/w", "net_2/w"]
+    caplog.clear()
+    assert main(["preview", str(tmp_path)]) == 0
+    assert [r.getMessage() for r in caplog.records if r.levelname != "INFO"] == []
 
 
 def test_only_headers_of_an_npz_are_read_and_no_pickle_is_opened(
