@@ -25,7 +25,7 @@ _TASK = """\
 R-Net is the second of the three small networks of MTCNN, a face detector. Pretrained,
 it tells a face from something else. Here it learns which way up a face is, from 20
 photographs (five for each of four ways), with a new head. The multipliers are chosen by
-hand: each layer is two to three times as slow as the one above it."""
+hand: each layer is about two to three times as slow as the one above it."""
 
 
 def run(output: Path, seeds: int = 5, steps: int = 60) -> None:
@@ -50,7 +50,7 @@ def run(output: Path, seeds: int = 5, steps: int = 60) -> None:
     olm.preview(new_network(rnet, seed=0), MULTIPLIERS).show()
     rates = ", ".join(f"{rate:g}" for rate in LEARNING_RATES)
     print(f"\nAMSGrad trains at the rates {rates}: one rate for all, then multipliers.")
-    print("With 5 seeds and 60 steps this takes about half a minute on two idle cores.")
+    print("With 5 seeds and 60 steps this takes about a minute on two busy cores.")
     results = compare(rnet, faces, seeds, steps)
     print(f"\n{textwrap.fill(verdict(results), 88)}\n")
     print(f"Accuracy on unseen faces: mean ± standard deviation, {seeds} seeds.\n")
