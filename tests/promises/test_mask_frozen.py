@@ -132,16 +132,15 @@ def test_the_backward_work_of_a_frozen_stem_is_gone() -> None:
 
 
 def test_state_and_traffic_shrink_with_what_is_frozen() -> None:
-    """On ten blocks of which nine are frozen, and nothing is allocated."""
-    params = leaves(100, 1000)
-    stem = olm.recipes.freeze(*[f"block_{index}/" for index in range(9)])
+    """Of two blocks one is frozen; nothing is allocated."""
+    params = leaves(20, 1000)
     _, plain = compiled_step(optax.adam(1e-3), params)
-    ours_tx = olm.adam(1e-3, multipliers=stem, mask_frozen=True)
-    _, ours = compiled_step(ours_tx, params)
+    frozen = olm.adam(1e-3, multipliers={"block_0/": 0}, mask_frozen=True)
+    _, ours = compiled_step(frozen, params)
     assert ours.bytes_accessed is not None
     assert plain.bytes_accessed is not None
-    assert ours.state_bytes / plain.state_bytes < 0.15
-    assert ours.bytes_accessed / plain.bytes_accessed < 0.2
+    assert ours.state_bytes / plain.state_bytes == pytest.approx(0.5, abs=0.01)
+    assert ours.bytes_accessed / plain.bytes_accessed < 0.6
 
 
 def is_hidden(node: Any) -> bool:
