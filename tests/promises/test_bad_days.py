@@ -1,10 +1,9 @@
-"""Long runs and bad days: drift, gradients of no use, a kill, threads."""
+"""Long runs and bad days: drift, gradients of no use, a kill."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,7 @@ def long_run_in_float64() -> dict[str, np.ndarray]:
     return params
 
 
-def test_ten_thousand_steps_drift_no_further_than_their_roundings(
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_ten_thousand_steps_drift_no_further_than_their_roundings() -> None:
     """Each step rounds the sum of a parameter and its update by half an ulp.
 
     A moment is rounded three times in each step, by half an ulp each, and forgets it at
@@ -81,14 +78,11 @@ def test_ten_thousand_steps_drift_no_further_than_their_roundings(
         longest_way = abs(factor) * RATE * STEPS
         largest = np.max(np.abs(exact[name])) + 1
         bound = STEPS * half_ulp * largest + longest_way * direction
-        record_property(f"drift of {name}", float(drift))
-        print(f"{name}: drift {drift:.1e}, bound {bound:.1e}")
-        assert drift <= (bound if factor else 0)
+        assert drift <= (bound if factor else 0), f"{name}: {drift}, bound {bound}"
 
 
 BAD = np.array([0, 1e-38, -1e-38, 1e38, -1e38, np.inf, -np.inf, np.nan], np.float32)
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "adam": lambda: optax.adam(0.1),
     "adamw": lambda: optax.adamw(0.1, weight_decay=0.1),
     "lion": lambda: optax.lion(0.1),
     "sgd": lambda: optax.sgd(0.1, momentum=0.9),
@@ -97,28 +91,31 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_bad_gradients_reach_no_frozen_and_no_other_parameter(make: Any) -> None:
-    """Three of five parameters are hit in one step of three; the others go on."""
+    """Three of five parameters are hit in one step of three; the others go on.
+
+    Operation by operation, so that all of it is to the bit.
+    """
     rng = np.random.default_rng(0)
     table = {"still": 0, "slow_hit": 0.3, "slow_clean": 0.3}
     names = (*table, "hit", "clean")
-    params = {name: jnp.ones(4) for name in names}
+    first = params = {name: jnp.ones(4) for name in names}
     plain, tx = make(), olm.with_name_multipliers(make(), table)
     plain_state = state = tx.init(params)
-    first, step, plain_step = params, jax.jit(tx.update), jax.jit(plain.update)
-    for _ in range(300):
+    for _ in range(30):
         gradients = {n: rng.normal(size=4).astype("float32") for n in names}
         for name in ("still", "slow_hit", "hit"):
             if rng.random() < 1 / 3:
                 gradients[name][rng.integers(4)] = rng.choice(BAD)
-        updates, state = step(gradients, state, params)
-        theirs, plain_state = plain_step(gradients, plain_state, params)
+        gradients = jax.tree.map(jnp.asarray, gradients)
+        with jax.disable_jit():
+            updates, state = tx.update(gradients, state, params)
+            theirs, plain_state = plain.update(gradients, plain_state, params)
         chex.assert_trees_all_equal(state, plain_state)
         for name in names:
             factor = np.float32(table.get(name, 1))
             with np.errstate(invalid="ignore"):
                 expected = factor * np.asarray(theirs[name]) if factor else np.zeros(4)
-            # Compiled, the product may be rounded together with the one before it.
-            np.testing.assert_allclose(updates[name], expected, rtol=2.0**-23)
+            np.testing.assert_array_equal(updates[name], expected)
         params = optax.apply_updates(params, updates)
     np.testing.assert_array_equal(params["still"], first["still"])
     for name in ("slow_clean", "clean"):
@@ -144,42 +141,3 @@ def test_a_run_killed_between_save_and_rename_goes_on_bit_for_bit(
     resumed, straight = map(interrupted_run.trained, (killed, whole))
     chex.assert_trees_all_equal(resumed, straight)
     assert straight["step"] == interrupted_run.STEPS
-
-
-def test_threads_build_and_run_transforms_at_once() -> None:
-    """One transform for all of them, which sees more trees than it remembers."""
-    shared = olm.scale_by_name_multiplier({"stem": 0.5}, on_unmatched="ignore")
-    start, seen, errors = threading.Barrier(8), {}, []
-
-    def work(thread: int) -> None:
-        start.wait()
-        try:
-            seen[thread] = [results_of(shared, thread, turn) for turn in range(3)]
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    alone = olm.scale_by_name_multiplier({"stem": 0.5}, on_unmatched="ignore")
-    for thread, results in seen.items():
-        expected = [results_of(alone, thread, turn) for turn in range(3)]
-        chex.assert_trees_all_equal(results, expected)
-    assert len(seen) == 8
-
-
-def results_of(shared: Any, thread: int, turn: int) -> Any:
-    """What a thread does: a shared step, then building, running, showing."""
-    params = {"stem": jnp.ones(3), "head": {f"part_{thread}": jnp.ones(1 + turn % 3)}}
-    few, _ = shared.update(params, optax.EmptyState())
-    table = {"stem": thread / 16, "head": olm.per_layer([0.5 + turn] * (1 + turn % 3))}
-    tx = olm.scale_by_name_multiplier(table)
-    updates, state = tx.update(params, tx.init(params))
-    optimizer = olm.adam(0.1, multipliers=table)
-    stepped = optimizer.update(params, optimizer.init(params), params)
-    text = str(olm.preview(params, table))
-    assert f"part_{thread}" in text
-    return few, updates, state, stepped, len(text)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.promises.eight_devices import MESHES, OPTIMIZERS
+from tests.promises.eight_devices import MESHES, OPTIMIZERS, trained
 from tests.promises.processes import environment
-from tests.promises.two_processes import trained_params
+from tests.promises.two_processes import STEPS, flat
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 120
+SECONDS = 600  # Until a process that hangs is ended.
 
 Find = Callable[[str, str, str], dict[str, Any]]
 """What the script found in a check, on a mesh, with an optimizer."""
@@ -88,8 +88,6 @@ def test_donated_buffers_are_used(mesh: str, name: str, find: Find) -> None:
     assert row["warnings"] == []
     assert row["deleted"] == row["leaves"]
     assert row["aliases"] == row["leaves"]
-    if not name.startswith("chain"):
-        assert row["aliases"] == find("training", mesh, "plain")["aliases"]
 
 
 # The smallest and the largest ratio in each parameter.
@@ -100,25 +98,15 @@ ONES = {
     "head/bias": [1, 1],
     "head/kernel": [1, 1],
 }
-STATIC = {
-    **ONES,
-    "blocks/kernel": [0.5, 0.5],
-    "embed/kernel": [0.1, 0.1],
-    "head/bias": [0, 0],
-}
-SCHEDULED = {**STATIC, "embed/kernel": [0.25, 0.25]}
-PER_LAYER = {
-    **ONES,
+BY_NAME = {
     "blocks/bias": [0, 1.75],
     "blocks/kernel": [0, 1.75],
+    "embed/kernel": [0.1, 0.1],
+    "head/bias": [0, 0],
     "head/kernel": [0, 1.75],
 }
-RATIOS = {
-    "plain": ONES,
-    "per_layer": PER_LAYER,
-    "chain_scheduled": SCHEDULED,
-    "by_name": STATIC,
-}
+CHAIN = {**BY_NAME, "embed/kernel": [0.25, 0.25]}
+RATIOS = {"plain": ONES, "by_name": BY_NAME, "chain": CHAIN}
 
 
 @every_mesh
@@ -180,8 +168,8 @@ def test_processes_share_their_devices(both_outputs: list[dict[str, Any]]) -> No
     assert [output["devices"] for output in both_outputs] == [[4, 2], [4, 2]]
 
 
-@every_mesh
-def test_two_processes_equal_one(mesh: str, both_outputs: list[dict[str, Any]]) -> None:
-    first, second = (output[mesh] for output in both_outputs)
+def test_two_processes_equal_one(both_outputs: list[dict[str, Any]]) -> None:
+    first, second = (output["params"] for output in both_outputs)
     assert first == second
-    np.testing.assert_allclose(first, trained_params(), rtol=2e-5, atol=1e-7)
+    expected = flat(trained("chain", STEPS))
+    np.testing.assert_allclose(first, expected, rtol=2e-5, atol=1e-7)

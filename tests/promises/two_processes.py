@@ -1,55 +1,31 @@
 """One of two processes that train one network together, on two CPU devices each.
 
-As a script, `two_processes.py PORT PROCESS`, it prints the trained parameters as JSON,
-for each kind of mesh. test_devices.py launches both processes.
+As a module, `tests.promises.two_processes PORT PROCESS`, it prints the trained
+parameters as JSON. test_devices.py launches both processes.
 """
 
 import json
 import sys
 import warnings
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
-import optax_lrmult
 from tests.promises.eight_devices import (
-    LAYERS,
-    MESHES,
+    OPTIMIZERS,
     Spec,
-    host_arrays,
-    in_chain,
     jitted_init,
     mesh_of,
     placed_arrays,
-    rising,
     step_of,
 )
 
-MULTIPLIERS = {
-    "embed": rising,
-    "blocks/kernel": 0.5,
-    "blocks/bias": optax_lrmult.per_layer(LAYERS),
-    "head/bias": 0.0,
-}
+STEPS = 3
 
 
-def trained_params(mesh: Mesh | None = None) -> np.ndarray:
-    """All parameters after three steps."""
-    tx = in_chain(MULTIPLIERS)
-    if mesh is None:
-        params, batch = jax.tree.map(jnp.asarray, host_arrays())
-        state = tx.init(params)
-    else:
-        params, batch = placed_arrays(mesh)
-        state = jitted_init(tx, params, mesh)
-    step = step_of(tx, mesh)
-    for _ in range(3):
-        params, state = step(params, state, batch)
-    if mesh is not None:
-        everywhere = NamedSharding(mesh, Spec())
-        params = jax.jit(lambda tree: tree, out_shardings=everywhere)(params)
+def flat(params: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
@@ -58,8 +34,14 @@ def main(port: str, process: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
     devices = [jax.device_count(), jax.local_device_count()]
-    params = {kind: trained_params(mesh_of(4, kind)).tolist() for kind in MESHES}
-    print(json.dumps({"devices": devices, **params}))
+    mesh, tx = mesh_of(4, "Auto"), OPTIMIZERS["chain"]
+    params, batch = placed_arrays(mesh)
+    state, step = jitted_init(tx, params, mesh), step_of(tx, mesh)
+    for _ in range(STEPS):
+        params, state = step(params, state, batch)
+    everywhere = NamedSharding(mesh, Spec())
+    params = jax.jit(lambda tree: tree, out_shardings=everywhere)(params)
+    print(json.dumps({"devices": devices, "params": flat(params).tolist()}))
     jax.distributed.shutdown()
 
 
