@@ -1,13 +1,11 @@
 """Each notebook runs from a clean kernel, and shows what is saved in it."""
 
 import ast
-import functools
 import importlib.util
 import json
 import re
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,21 @@ from nbclient import NotebookClient
 from tests.keras.recorded import cases, keras_weights_after
 from tests.promises.processes import environment
 
-NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+R_NET = ["mtcnn==1.0.0", "scikit-image"]
 INSTALLS = {
-    "01_quickstart": ["optax_lrmult"],
-    "02_finetune_flax": ["optax_lrmult", "mtcnn"],
-    "03_tune_multipliers": ["optax_lrmult", "mtcnn"],
-    "04_from_keras_and_pytorch": ["optax_lrmult"],
-    "05_scale_out": ["optax_lrmult"],
+    "01_quickstart": ["matplotlib"],
+    "02_finetune_flax": ["flax", "matplotlib", *R_NET],
+    "03_tune_multipliers": ["matplotlib", *R_NET],
+    "04_from_keras_and_pytorch": ["matplotlib"],
+    "05_scale_out": ["flax", "matplotlib"],
 }
-ON_COLAB = {"flax", "jax", "matplotlib", "numpy", "optax"}
+OWN_DEPENDENCIES = {"jax", "numpy", "optax"}
 FLAX = tuple(int(part) for part in metadata.version("flax").split(".")[:2])
 NEED_FLAX_0_11 = {"02_finetune_flax"}
 RUN_HERE = sorted(INSTALLS.keys() - (NEED_FLAX_0_11 if FLAX < (0, 11) else set()))
 
 every_notebook = pytest.mark.parametrize("name", INSTALLS)
-every_one_that_runs_here = pytest.mark.parametrize("name", RUN_HERE)
 
 
 def saved(name: str) -> Any:
@@ -47,75 +45,12 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def outputs(notebook: Any) -> list[Any]:
-    return [output for cell in code_cells(notebook) for output in cell.outputs]
-
-
-@functools.cache
-def run(name: str) -> Any:
-    """The notebook after a run in a folder of its own."""
-    # The first import of matplotlib on a machine says that it looks for fonts; that was
-    # here, and is not in the notebook.
-    assert matplotlib.font_manager.fontManager
-    notebook = saved(name)
-    for cell in code_cells(notebook):
-        cell.outputs, cell.execution_count = [], None
-    with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(
-            notebook,
-            kernel_name="python3",
-            timeout=300,
-            coalesce_streams=True,
-            iopub_timeout=60,
-            raise_on_iopub_timeout=True,
-            resources={"metadata": {"path": folder}},
-        )
-        client.execute(env=environment())
-    return notebook
-
-
-def test_all_notebooks_are_known() -> None:
-    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(INSTALLS)
-
-
-# What is saved.
-
-
-@every_notebook
-def test_starts_with_a_question_and_names_no_address(name: str) -> None:
-    first = saved(name).cells[0]
-    assert first.cell_type == "markdown"
-    assert first.source.startswith("# ")
-    assert re.search(r"^\*\*[^*]+\?", first.source, re.MULTILINE)
-    text = (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
-    assert not re.search(r"https?://(colab|github)|optax_lrmult\._", text)
-
-
-@every_notebook
-def test_is_valid_small_and_without_clutter(name: str) -> None:
-    path, notebook = NOTEBOOKS / f"{name}.ipynb", saved(name)
-    nbformat.validate(notebook)
-    assert path.stat().st_size < 300_000
-    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
-    assert not any(cell.metadata for cell in notebook.cells)
-    assert not any(output.get("metadata") for output in outputs(notebook))
-    assert 10 <= len(notebook.cells) <= 25
-
-
-@every_notebook
-def test_outputs_are_saved_as_of_one_run(name: str) -> None:
-    notebook = saved(name)
-    counts = [cell.execution_count for cell in code_cells(notebook)]
-    assert counts == list(range(1, len(counts) + 1))
-    kinds = {kind for output in outputs(notebook) for kind in output.get("data", ())}
-    assert {"image/png", "text/html"} <= kinds
-    assert_clean(notebook)
-
-
-def assert_clean(notebook: Any) -> None:
-    for output in outputs(notebook):
+def assert_clean(cell: Any) -> None:
+    """No error, no warning (those go to stderr), and no path of a machine."""
+    for output in cell.outputs:
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
+        assert not output.get("metadata")
         for text in texts(output):
             assert not re.search(r"/(tmp|root|home|usr|Users)/|site-packages", text)
 
@@ -128,98 +63,173 @@ def texts(output: Any) -> Iterator[str]:
             yield re.sub(r"<style>.*?</style>|<[^<>]*>", " ", data, flags=re.DOTALL)
 
 
-# What a run shows.
-
-
-@every_one_that_runs_here
-def test_runs_without_errors_and_warnings(name: str) -> None:
-    assert_clean(run(name))
-
-
-@every_one_that_runs_here
-def test_shows_what_is_saved(name: str) -> None:
-    pairs = zip(code_cells(run(name)), code_cells(saved(name)), strict=True)
-    for fresh, before in pairs:
-        assert shown(fresh) == shown(before), fresh.source
-
-
-def shown(cell: Any) -> list[Any]:
-    """The kinds of what is shown, and its words; numbers depend on the machine."""
-    return [
-        (output.output_type, sorted(output.get("data", ())), *map(words, texts(output)))
-        for output in cell.outputs
-    ]
-
-
-def words(text: str) -> list[str]:
-    return re.sub(r"-?\d[\d.,]*(?:e[+-]?\d+)?", "0", text).split()
-
-
-# What the first cell installs.
-
-
-class Shell:
-    """Stands for IPython's, and keeps what it should have installed."""
-
-    def __init__(self) -> None:
-        self.installed: list[str] = []
-
-    def run_line_magic(self, magic: str, line: str) -> None:
-        assert magic == "pip"
-        self.installed.append(line.removeprefix("install -q "))
+def test_all_notebooks_are_known() -> None:
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(INSTALLS)
 
 
 @every_notebook
-@pytest.mark.parametrize("missing", [(), ("mtcnn",), ("optax_lrmult", "mtcnn")])
-@pytest.mark.parametrize("where", ["a clone", "elsewhere", "a repository"])
-def test_first_cell_installs_what_is_missing_and_no_more(
-    name: str,
-    missing: tuple[str, ...],
-    where: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    shell = Shell()
-    cell = code_cells(saved(name))[0].source
-    if where == "a repository":
-        cell = cell.replace('REPOSITORY = ""', 'REPOSITORY = "git+https://mine"')
-    source = TransformerManager().transform_cell(cell)
-    wanted = {"optax_lrmult": "..", "mtcnn": "mtcnn==1.0.0"}
-    if where == "a repository":
-        wanted["optax_lrmult"] = "git+https://mine"
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            importlib.util, "find_spec", lambda module: module not in missing or None
-        )
-        patch.chdir(NOTEBOOKS if where == "a clone" else tmp_path)
-        if where == "elsewhere" and "optax_lrmult" in missing:
-            with pytest.raises(ModuleNotFoundError, match="Set REPOSITORY"):
-                exec(source, {"get_ipython": lambda: shell})
-            return
-        variables: dict[str, Any] = {"get_ipython": lambda: shell}
-        exec(source, variables)
-    modules = [module for module in INSTALLS[name] if module in missing]
-    # IPython puts in what stands in braces.
-    installed = [line.format(**variables) for line in shell.installed]
-    assert installed == [wanted[module] for module in modules]
+def test_starts_with_a_question_and_names_no_address(name: str) -> None:
+    title, question = saved(name).cells[0].source.split("\n\n")
+    assert re.match(r"# [^\n]+$", title)
+    assert re.match(r"\*\*[^*]+\?\*\*", question)
+    written = "".join(cell.source for cell in saved(name).cells)
+    assert "colab" not in written.replace("# On Colab, write here", "").lower()
+    assert set(re.findall(r"\w+://\S*", written)) == {'https://...".'}
 
 
 @every_notebook
-def test_imports_what_colab_has_or_the_first_cell_installs(name: str) -> None:
-    imported = {
-        module.split(".")[0]
+def test_is_saved_as_of_one_run_small_and_without_clutter(name: str) -> None:
+    path, notebook = NOTEBOOKS / f"{name}.ipynb", saved(name)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 300_000
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+    assert not any(cell.metadata for cell in notebook.cells)
+    assert 10 <= len(notebook.cells) <= 25
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    kinds = {kind for output in outputs for kind in output.get("data", ())}
+    assert {"image/png", "text/html"} <= kinds
+    for cell in cells:
+        assert_clean(cell)
+
+
+@every_notebook
+def test_imports_public_names_of_what_the_first_cell_installs(name: str) -> None:
+    modules = [
+        module
         for cell in code_cells(saved(name))[1:]
         for node in ast.walk(ast.parse(cell.source))
         for module in modules_of(node)
-    }
-    others = imported - sys.stdlib_module_names
-    assert others <= ON_COLAB | set(INSTALLS[name])
+    ]
+    assert not [module for module in modules if "._" in f".{module}"]
+    others = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
+    assert others <= OWN_DEPENDENCIES | {"optax_lrmult", *INSTALLS[name]}
 
 
 def modules_of(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+# What a run shows.
+
+
+# One test for each, so that each runs in one process, once.
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_runs_and_shows_what_is_saved(name: str, tmp_path: Path) -> None:
+    # The first import of matplotlib on a machine says that it looks for fonts; that was
+    # here, and is not in the notebook.
+    assert matplotlib.font_manager.fontManager
+    notebook = saved(name)
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+    NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=300,
+        coalesce_streams=True,
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute(env=environment())
+    pairs = zip(code_cells(notebook), code_cells(saved(name)), strict=True)
+    for fresh, before in pairs:
+        assert_clean(fresh)
+        assert shown(fresh) == shown(before), fresh.source
+    assert CLAIMS[name](lambda start: row(notebook, start))
+
+
+def shown(cell: Any) -> list[Any]:
+    """Kinds and words of what is shown, and digits unless they come from a training."""
+    trained = "learn(" in cell.source or any("text" in o for o in cell.outputs)
+    return [
+        (
+            output.output_type,
+            sorted(output.get("data", ())),
+            *(
+                (NUMBER.sub("0", text) if trained else text).split()
+                for text in texts(output)
+            ),
+        )
+        for output in cell.outputs
+    ]
+
+
+NUMBER = re.compile(r"-?\d[\d.,]*(?:e[+-]?\d+)?")
+
+
+def row(notebook: Any, start: str) -> list[float]:
+    """The numbers of the last line that starts so."""
+    printed = [
+        o.text for cell in code_cells(notebook) for o in cell.outputs if "text" in o
+    ]
+    lines = [line for text in printed for line in text.splitlines()]
+    line = [line for line in lines if line.startswith(start)][-1].removeprefix(start)
+    return [float(number.replace(",", "")) for number in NUMBER.findall(line)]
+
+
+# What the texts say of the numbers, of those of a fresh run.
+COMPILED = "all-gather,all-reduce,leaves of state,bytes of state".split(",")
+CLAIMS: dict[str, Callable[[Callable[[str], list[float]]], bool]] = {
+    "01_quickstart": lambda of: all(np.greater(of("multipliers"), of("one rate"))),
+    "02_finetune_flax": lambda of: (
+        min(of("layer decay")[-1], of("blocks 1, 2 frozen")[-1]) > of("one rate")[-1]
+    ),
+    "03_tune_multipliers": lambda of: (
+        of("guess")[-1]
+        > 3 * max(of("one rate") + of("two learned") + of("five learned"))
+    ),
+    "04_from_keras_and_pytorch": lambda of: (
+        of("losses")[-1] < 1e-6 and of("weights after 30 steps")[-1] < 1e-5
+    ),
+    "05_scale_out": lambda of: (
+        all(of(name)[0] == of(name)[1] > 0 for name in COMPILED)
+        and of("largest difference")[0] < 1e-3
+    ),
+}
+
+
+# What the first cell installs.
+
+
+@every_notebook
+@pytest.mark.parametrize("where", ["a clone", "elsewhere", "a repository"])
+@pytest.mark.parametrize("present", ["none", "optax_lrmult", "all"])
+def test_first_cell_installs_what_is_missing_and_no_more(
+    name: str,
+    present: str,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    installed: list[str] = []
+
+    class Shell:
+        def run_line_magic(self, magic: str, line: str) -> None:
+            assert (magic, line[:11]) == ("pip", "install -q ")
+            # IPython puts in the values of what stands in braces.
+            installed.extend(eval(line[11:].strip("{}"), namespace).split())
+
+    namespace: dict[str, Any] = {"get_ipython": Shell}
+    cell = TransformerManager().transform_cell(code_cells(saved(name))[0].source)
+    if where == "a repository":
+        cell = cell.replace('REPOSITORY = ""', 'REPOSITORY = "git+https://mine"')
+    monkeypatch.chdir(NOTEBOOKS if where == "a clone" else tmp_path)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda module: present in (module, "all") or None
+    )
+    if (where, present) == ("elsewhere", "none"):
+        with pytest.raises(ModuleNotFoundError, match="Set REPOSITORY"):
+            exec(cell, namespace)
+        return
+    exec(cell, namespace)
+    own = {"a clone": "..", "a repository": "git+https://mine"}.get(where, "")
+    wanted = {"none": [own, *INSTALLS[name]], "optax_lrmult": INSTALLS[name], "all": []}
+    assert installed == wanted[present]
 
 
 # The recorded numbers in 04_from_keras_and_pytorch.
@@ -241,23 +251,17 @@ def assert_same(written: Any, arrays: Any) -> None:
         )
 
 
-def test_the_saved_keras_optimizer_is_the_recorded_one() -> None:
-    case, saved_model = cases("keras")["training"], written("saved")
+def test_the_saved_keras_optimizer_and_its_run_are_the_recorded_ones() -> None:
+    case, model, run = cases("keras")["training"], written("saved"), written("recorded")
     config = case.config | {
         "multipliers": dict(case.config["multipliers"]),
         "epsilon": case.raw["epsilon_used"],
     }
-    assert saved_model["optimizer_config"] == {
-        "class_name": "Adam_lr_mult",
-        "config": config,
-    }
-    assert saved_model["names"] == list(case.initial_params)
-    assert_same(saved_model["weights"], case.params[9].values())
-    assert_same(saved_model["optimizer_weights"], keras_weights_after(case, 10))
-
-
-def test_the_keras_run_is_the_recorded_one() -> None:
-    case, run = cases("keras")["training"], written("recorded")
+    keras_name = "Adam_lr_mult"
+    assert model["optimizer_config"] == {"class_name": keras_name, "config": config}
+    assert model["names"] == list(case.initial_params)
+    assert_same(model["weights"], case.params[9].values())
+    assert_same(model["optimizer_weights"], keras_weights_after(case, 10))
     assert_same([run["losses"]], [case.raw["losses"]])
     assert_same([np.ravel(run["x"])], [np.ravel(case.raw["x"])])
     assert_same([np.ravel(run["y"])], [np.ravel(case.raw["y"])])
