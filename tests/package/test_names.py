@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import optax_lrmult as olm
+from tests.promises.typed_example import train
 
 PUBLIC = {
     "optax_lrmult": """
@@ -51,6 +52,22 @@ def test_each_has_a_docstring_with_an_example(room: str, name: str) -> None:
         assert ">>> " in doc
 
 
+@pytest.mark.parametrize(("room", "name"), NAMES)
+def test_the_arguments_of_a_docstring_are_those_of_the_signature(
+    room: str, name: str
+) -> None:
+    public = getattr(module(room), name)
+    found = re.search(r"^Args:\n((?:  .*\n|\n)+)", inspect.getdoc(public) or "", re.M)
+    entries = re.findall(r"^  (\*{0,2}\w[\w, ]*):", found[1] if found else "", re.M)
+    named = {word.strip(" *") for entry in entries for word in entry.split(",")}
+    if named:
+        assert named <= set(inspect.signature(public).parameters)
+
+
 def test_the_version_is_the_changelogs() -> None:
     text = (Path(olm.__file__).parent / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)$", text, re.MULTILINE)[0] == olm.__version__
+
+
+def test_what_a_type_checker_reads_runs_too() -> None:
+    assert list(train()) == ["stem", "stack[0]", "stack[1]", "head"]
