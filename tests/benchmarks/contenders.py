@@ -1,7 +1,5 @@
 """The ways to give parameters different learning rates, each as an optimizer."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_lrmult as olm
-
-from .trees import PyTree, parameters
+from tests.benchmarks.trees import PyTree, parameters
 
 RATE = 1e-3
 Make = Callable[[PyTree], optax.GradientTransformation]
@@ -33,12 +30,10 @@ def plain(tree: PyTree) -> optax.GradientTransformation:
     return optax.adam(RATE)
 
 
-def static(groups: int, make: Any = olm.adam, **options: Any) -> Make:
-    return lambda tree: make(
-        RATE,
-        multipliers=multipliers(groups),
-        param_labels=labels(tree, groups),
-        **options,
+def static(groups: int) -> Make:
+    table = multipliers(groups)
+    return lambda tree: olm.adam(
+        RATE, multipliers=table, param_labels=labels(tree, groups)
     )
 
 
@@ -101,12 +96,15 @@ def packed(groups: int) -> Make:
     )
 
 
-def multi_transform(groups: int, make: Any = optax.adam) -> Make:
-    transforms = {name: make(RATE * m) for name, m in multipliers(groups).items()}
-    return lambda tree: optax.multi_transform(transforms, labels(tree, groups))
+def multi_transform(groups: int) -> Make:
+    """An optimizer of its own for each group."""
+    adams = {name: optax.adam(RATE * m) for name, m in multipliers(groups).items()}
+    return lambda tree: optax.multi_transform(adams, labels(tree, groups))
 
 
 def masked_chain(groups: int) -> Make:
+    """Constants that the compiler sees, each behind a mask."""
+
     def make(tree: PyTree) -> optax.GradientTransformation:
         names = labels(tree, groups)
         scales = [
@@ -119,29 +117,3 @@ def masked_chain(groups: int) -> Make:
         return optax.chain(optax.scale_by_adam(), *scales, learning_rate)
 
     return make
-
-
-def torch_step(tree: PyTree, groups: int) -> Callable[[], Any] | None:
-    """PyTorch's fused Adam with parameter groups, if PyTorch is there."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    torch = importlib.import_module("torch")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rates = multipliers(groups)
-    of_group: dict[str, list[Any]] = {name: [] for name in rates}
-    rows = zip(
-        jax.tree.leaves(labels(tree, groups)), jax.tree.leaves(tree), strict=True
-    )
-    for name, leaf in rows:
-        parameter = torch.full(leaf.shape, 0.5, device=device, requires_grad=True)
-        parameter.grad = torch.full_like(parameter, 0.5)
-        of_group[name].append(parameter)
-    settings = [{"params": of_group[n], "lr": RATE * m} for n, m in rates.items()]
-    optimizer = torch.optim.Adam(settings, fused=True)
-
-    def step() -> None:
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return step

@@ -6,10 +6,9 @@ from typing import Any
 import jax
 
 import optax_lrmult as olm
-
-from . import trees
-from .growth import best
-from .steps import Row
+from tests.benchmarks import trees
+from tests.benchmarks.measure import best
+from tests.benchmarks.tables import Row
 
 
 def names(is_quick: bool) -> list[Row]:

@@ -1,15 +1,13 @@
 """A training step's update on models of several sizes, as ratios to plain Adam."""
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
-import optax
 
-from . import contenders, trees
-from .contenders import Make
-from .measure import (
+from tests.benchmarks import contenders, trees
+from tests.benchmarks.contenders import Make
+from tests.benchmarks.measure import (
     Cost,
     compiled_steps,
     copy_step,
@@ -17,127 +15,80 @@ from .measure import (
     ratios,
     running,
 )
-from .trees import PyTree
+from tests.benchmarks.tables import Row
+from tests.benchmarks.trees import PyTree
 
-Row = dict[str, Any]
-QUICK = {"blocks": trees.array(2, 8), "head": trees.array(8)}
-ADAM_FLOATS, AMSGRAD_FLOATS = 7, 9
-"""Read and written for each parameter: gradient, parameter and moments, and all but
+FLOATS = 7
+"""Read and written for each parameter: gradient, parameter and two moments, and all but
 the first of them."""
 
 
-def adam_steps(is_quick: bool) -> list[Row]:
-    """Adam, on all trees."""
+def steps(is_quick: bool) -> list[Row]:
+    """A step of Adam and its compilation, as multiples of the plain optimizer's."""
     layers = {"plain": contenders.plain, "per_layer": contenders.per_layer}
     if is_quick:
-        return compared("two leaves", QUICK, {**few(2), **layers}, 3, 1, 2)
+        stacked = {"blocks": trees.array(2, 8), "head": trees.array(8)}
+        return compared("two leaves", stacked, {**several(2), **layers}, 3, 1)
     return [
-        *compared("ViT-S", trees.vit(*trees.VIT_S), everything(), 25, 5, 14),
-        *compared("ViT-B", trees.vit(*trees.VIT_B), few(14), 15, 1, 14),
-        *compared("small ViT", trees.vit(*trees.VIT_SMALL), few(14), 60, 5, 14),
+        *compared("ViT-S", trees.vit(*trees.VIT_S), several(14) | more(), 25, 5),
+        *compared("ViT-B", trees.vit(*trees.VIT_B), several(14), 15, 1),
         *compared("scanned ViT-S", trees.scanned_vit(*trees.VIT_S), layers, 25, 5),
-        *compared("1000 leaves", trees.leaves(1000, 1000), few(14), 40, 1, 14),
-        *compared("5000 leaves", trees.leaves(5000, 1000), few(14), 20, 1, 14),
-        *compared("4 leaves", trees.leaves(4, 5_000_000), few(4), 25, 5, 4),
+        *compared("1000 leaves", trees.leaves(1000, 1000), several(14), 40, 1),
+        *compared("4 leaves", trees.leaves(4, 5_000_000), several(4), 25, 5),
     ]
 
 
-def amsgrad_steps(is_quick: bool) -> list[Row]:
-    """AMSGrad."""
-
-    def plain(tree: PyTree) -> optax.GradientTransformation:
-        return optax.amsgrad(contenders.RATE)
-
-    groups = 2 if is_quick else 14
-    makes = {
-        "plain": plain,
-        "static": contenders.static(groups, amsgrad=True),
-        "multi_transform": contenders.multi_transform(groups, optax.amsgrad),
-    }
-    tree = QUICK if is_quick else trees.vit(*trees.VIT_S)
-    rounds, repeats = (3, 1) if is_quick else (25, 3)
-    return compared("AMSGrad", tree, makes, rounds, repeats, floats=AMSGRAD_FLOATS)
-
-
-def everything() -> dict[str, Make]:
-    """All contenders; their names end in the number of groups."""
-    many = (2, 14, 24, 50)
-    return {
-        "plain": contenders.plain,
-        "static 14": contenders.static(14),
-        "static 50": contenders.static(50),
-        "scheduled 14": contenders.scheduled(14),
-        "injected 14": contenders.injected(14),
-        "packed 14": contenders.packed(14),
-        "mask_frozen 3/4": contenders.frozen(0.75),
-        "mask_frozen 9/10": contenders.frozen(0.9),
-        **{f"multi_transform {n}": contenders.multi_transform(n) for n in many},
-        **{f"masked chain {n}": contenders.masked_chain(n) for n in many},
-    }
-
-
-def few(groups: int) -> dict[str, Make]:
+def several(groups: int) -> dict[str, Make]:
+    """Contenders for every tree; their names end in the number of groups."""
     return {
         "plain": contenders.plain,
         f"static {groups}": contenders.static(groups),
         f"packed {groups}": contenders.packed(groups),
-        "mask_frozen 9/10": contenders.frozen(0.9),
         f"multi_transform {groups}": contenders.multi_transform(groups),
+        f"masked chain {groups}": contenders.masked_chain(groups),
+    }
+
+
+def more() -> dict[str, Make]:
+    return {
+        "static 50": contenders.static(50),
+        "scheduled 14": contenders.scheduled(14),
+        "injected 14": contenders.injected(14),
+        "mask_frozen 9/10": contenders.frozen(0.9),
+        "multi_transform 50": contenders.multi_transform(50),
     }
 
 
 def compared(
-    title: str,
-    tree: PyTree,
-    makes: Mapping[str, Make],
-    rounds: int,
-    repeats: int,
-    torch_groups: int = 0,
-    floats: int = ADAM_FLOATS,
+    title: str, tree: PyTree, makes: Mapping[str, Make], rounds: int, repeats: int
 ) -> list[Row]:
-    """One row for each contender, and the floor: what a copy of the bytes takes."""
+    """A row for each contender, and one for what the memory's speed allows.
+
+    Args:
+      title: the name of the tree.
+      tree: the shapes of the parameters.
+      makes: the contenders, with `plain` among them.
+      rounds: how often each takes a step, in turn with the others.
+      repeats: how often each is compiled.
+    """
     compiled = compiled_steps(makes, tree, repeats)
-    runs = {name: (run, makes[name]) for name, (run, _) in compiled.items()}
-    seconds = step_seconds(tree, runs, rounds, torch_groups)
-    costs = {name: cost for name, (_, cost) in compiled.items()}
+    gradients, runs = trees.filled(tree), {}
+    for name, (run, _) in compiled.items():
+        params = trees.filled(tree)
+        state = jax.jit(makes[name](tree).init)(params)
+        runs[name] = running(run, params, state, gradients)
+    seconds = interleaved({**runs, "copy": copy_step(trees.parameters(tree))}, rounds)
+    runs.clear()
+    gc.collect()  # Before the next tree's parameters are made.
     # A copy moves two floats for each element.
-    seconds["floor"] = [floats / 2 * copying for copying in seconds.pop("copy")]
+    seconds["floor"] = [FLOATS / 2 * copying for copying in seconds.pop("copy")]
+    costs = {name: cost for name, (_, cost) in compiled.items()}
     return [
         {"tree": title, "optimizer": name}
         | step_columns(each, seconds["plain"])
         | cost_columns(costs.get(name), costs["plain"], trees.parameters(tree))
         for name, each in seconds.items()
     ]
-
-
-def step_seconds(
-    tree: PyTree,
-    runs: Mapping[str, tuple[Any, Make]],
-    rounds: int,
-    torch_groups: int = 0,
-) -> dict[str, list[float]]:
-    """Seconds of each step in each round.
-
-    Args:
-      tree: the shapes of the parameters.
-      runs: the compiled step and the optimizer of each contender.
-      rounds: how often each takes its turn.
-      torch_groups: parameter groups for PyTorch, or 0 to leave it out.
-    """
-    gradients = trees.filled(tree)
-    steps: dict[str, Callable[[], Any]] = {}
-    for name, (run, make) in runs.items():
-        params = trees.filled(tree)
-        state = jax.jit(make(tree).init)(params)
-        steps[name] = running(run, params, state, gradients)
-    steps["copy"] = copy_step(trees.parameters(tree))
-    torch_step = contenders.torch_step(tree, torch_groups) if torch_groups else None
-    if torch_step:
-        steps[f"torch fused {torch_groups}"] = torch_step
-    seconds = interleaved(steps, rounds)
-    steps.clear()
-    gc.collect()  # Before the next tree's parameters are made.
-    return seconds
 
 
 def step_columns(seconds: list[float], plain: list[float]) -> Row:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 PyTree = Any
-VIT_SMALL, VIT_S, VIT_B = (12, 64), (12, 384), (12, 768)
-"""Depth and width; all of the first, with its moments, fits a cache."""
+VIT_S, VIT_B = (12, 384), (12, 768)
+"""Depth and width."""
 
 
 def array(*shape: int) -> jax.ShapeDtypeStruct:

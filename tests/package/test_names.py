@@ -58,7 +58,7 @@ def test_the_arguments_of_a_docstring_are_those_of_the_signature(
 ) -> None:
     public = getattr(module(room), name)
     found = re.search(r"^Args:\n((?:  .*\n|\n)+)", inspect.getdoc(public) or "", re.M)
-    entries = re.findall(r"^  ([*\w, ]+):", found[1] if found else "", re.M)
+    entries = re.findall(r"^  (\*{0,2}\w[\w, ]*):", found[1] if found else "", re.M)
     named = {word.strip(" *") for entry in entries for word in entry.split(",")}
     if named:
         assert named <= set(inspect.signature(public).parameters)
