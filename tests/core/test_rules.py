@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import optax_lrmult as olm
+from optax_lrmult.core.rules import NO_VALUE
 
 NAMES = ["stem/kernel", "stem/bias", "head/kernel"]
 
@@ -46,6 +47,12 @@ def test_find_returns_the_rule_and_its_value() -> None:
     assert value == 2
     assert table.find("stem/kernel") == (None, None)
     assert olm.Rules().find("a") == olm.Rules(None).find("a") == (None, None)
+
+
+def test_a_rule_without_a_value_keeps_its_names_from_later_rules() -> None:
+    table = olm.Rules([("bias", NO_VALUE), ("", 2)])
+    assert table.find("stem/bias") == (None, None)
+    assert repr(table) == "Rules([('bias', no value), ('', 2)])"
 
 
 def test_a_sum_puts_the_left_table_in_front() -> None:

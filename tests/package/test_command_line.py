@@ -245,6 +245,16 @@ def test_a_reader_such_as_head_may_stop(model: Path) -> None:
     assert done.stderr == b""
 
 
+def test_ctrl_c_ends_with_the_status_of_shells(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, separator: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optax_lrmult.__main__.read_shapes", interrupted)
+    assert main(["preview", str(model)]) == 130
+
+
 def test_a_missing_reader_is_told(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -504,3 +504,26 @@ def test_refuses(
 ) -> None:
     with pytest.raises(error, match=text):
         layer_decay(**{"decay": 0.5, "params_or_names": params, **options})
+
+
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ("rel_pos_bias", 0.125),  # BEiT's bias, which all blocks share
+        ("relative_position_bias_table", 0.125),
+        ("mid", 0.5),
+    ],
+)
+def test_what_stands_beside_the_blocks_is_below_or_behind_all(
+    beside: str, expected: float
+) -> None:
+    names = ["conv_in/w", "blocks/0/w", "blocks/1/w", f"{beside}/w", "head/w"]
+    assert multipliers(names)[f"{beside}/w"] == expected
+
+
+def test_a_block_in_the_middle_is_below_the_blocks_that_go_up() -> None:
+    ways = [f"{way}_blocks_{i}/w" for way in ("down", "up") for i in range(2)]
+    found = multipliers(["conv_in/w", *ways, "mid_block/w", "conv_out/w"])
+    assert by_segments(found, "mid_block", "up_blocks_0", "up_blocks_1") == [
+        *(0.125, 0.25, 0.5)
+    ]
