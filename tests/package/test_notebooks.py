@@ -218,7 +218,11 @@ def test_first_cell_installs_what_is_missing_and_no_more(
     cell = TransformerManager().transform_cell(code_cells(saved(name))[0].source)
     if where == "a repository":
         cell = cell.replace('REPOSITORY = ""', 'REPOSITORY = "git+https://mine"')
-    monkeypatch.chdir(NOTEBOOKS if where == "a clone" else tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    if where == "a clone":
+        (tmp_path / "optax_lrmult").mkdir()
+        (tmp_path / "optax_lrmult/__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda module: present in (module, "all") or None
     )
