@@ -118,7 +118,7 @@ OPTIMIZERS: dict[str, Row] = {
     ),
     "contrib.dpsgd": row(
         not_by_group(NOISE),
-        not_masked(NOISE),
+        not_masked("it is refused: its gradients have an axis of examples"),
         per_example=True,
         l2_norm_clip=1.0,
         noise_multiplier=0.1,
@@ -146,7 +146,7 @@ OPTIMIZERS: dict[str, Row] = {
     "contrib.schedule_free_adamw": row(not_by_group(AVERAGE), not_eager(DIFFERENCE)),
     "contrib.schedule_free_sgd": row(not_by_group(AVERAGE)),
     "contrib.simplified_ademamix": row(("it_compiles_once", WEAK_ONCE)),
-    "contrib.sophia": row(),
+    "contrib.sophia": row(not_masked("it is refused: it evaluates the loss itself")),
     "olm.adam": row(amsgrad=True),
     "olm.keras.adam_lr_mult": row(),
 }
