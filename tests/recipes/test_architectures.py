@@ -92,3 +92,31 @@ def test_layer_decay_in_timm() -> None:
         if rates != {name: 0.5**exponent for name, (_, exponent) in rows.items()}:
             wrong.append(model)
     assert len(models) - len(wrong) >= 67, wrong
+
+
+class Named:
+    """An array in a node without keys, as Haliax and simply register theirs."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+jax.tree_util.register_pytree_node(
+    Named, lambda node: ((node.array,), None), lambda _, inside: Named(*inside)
+)
+
+
+def test_decays_in_levanter() -> None:
+    """Its default mask lets neither vectors and norms decay, nor embeddings."""
+    for model, rows in read("levanter").items():
+        tree: dict[str, Any] = {}
+        for name, (shape, _) in rows.items():
+            *path, leaf = name.split("/")
+            node = tree
+            for key in path:
+                node = node.setdefault(key, {})
+            node[leaf] = Named(jax.ShapeDtypeStruct(tuple(shape), "float32"))
+        still = takes(tree, no_decay(tree) + by_kind(tree, embedding=0.0))
+        assert still == {name for name, (_, decays) in rows.items() if not decays}, (
+            model
+        )
