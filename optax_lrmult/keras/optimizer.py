@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax import chain, clip, clip_by_global_norm, identity
 
 from optax_lrmult.core.assignment import OnUnmatched
 from optax_lrmult.core.expect import expect
@@ -90,9 +91,9 @@ def adam_lr_mult(
     """
     core = scale_by_adam(b1, b2, KERAS_EPSILON if eps is None else eps, amsgrad)
     decay = _at_least_0(decay, "decay")
-    clip = optax.chain(
-        _limited(optax.clip_by_global_norm, clipnorm, "clipnorm"),
-        _limited(optax.clip, clipvalue, "clipvalue"),
+    limits = chain(
+        _limited(clip_by_global_norm, clipnorm, "clipnorm"),
+        _limited(clip, clipvalue, "clipvalue"),
     )
 
     def step_fn(
@@ -100,7 +101,7 @@ def adam_lr_mult(
     ) -> tuple[PyTree, optax.OptState]:
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         rate = jnp.negative(rate) / (1 + decay * state.count)
-        updates, _ = clip.update(updates, clip.init(updates))
+        updates, _ = limits.update(updates, limits.init(updates))
         updates, state = core.update(updates, state, params)
         updates = jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)
         return updates, state
@@ -141,10 +142,10 @@ def _at_least_0(value: Any, owner: str) -> Any:
 
 
 def _limited(
-    clip: Callable[[Any], optax.GradientTransformation], limit: Any, owner: str
+    limited_to: Callable[[Any], optax.GradientTransformation], limit: Any, owner: str
 ) -> optax.GradientTransformation:
     """The clipping to a limit, where Keras takes 0 for none, as of a traced one."""
     limit = 0.0 if limit is None else _at_least_0(limit, owner)
     if is_number(limit):
-        return clip(limit) if limit > 0 else optax.identity()
-    return clip(jnp.where(limit > 0, limit, jnp.inf))
+        return limited_to(limit) if limit > 0 else identity()
+    return limited_to(jnp.where(limit > 0, limit, jnp.inf))

@@ -11,9 +11,9 @@ from optax_lrmult.core.names import ParamLabels, PyTree, named_leaves
 from optax_lrmult.core.patterns import Pattern, exactly
 from optax_lrmult.core.rules import Rules
 
-_READ = "params param_names name lr initial_lr lr_scale weight_decay betas eps"
+_READ = "params param_names name lr initial_lr max_lr lr_scale weight_decay betas eps"
 # How a step is computed, not what it is; and what schedulers note down.
-_WITHOUT_EFFECT = "fused foreach capturable differentiable max_lr min_lr"
+_WITHOUT_EFFECT = "fused foreach capturable differentiable min_lr"
 
 
 def from_torch_param_groups(
@@ -39,8 +39,9 @@ def from_torch_param_groups(
         `(name, tensor)` pairs; or `optimizer.param_groups`, or the `param_groups` of a
         `state_dict()`, with `param_names`. Of a tensor only `requires_grad` is read. A
         scheduler changes `lr`, to 0 when a warm-up begins: its note `initial_lr` is
-        read instead. The schedulers of MAE and BEiT, which know groups by `lr_scale`,
-        leave no note: beside it `base_lr` stands for `lr`.
+        read instead, or the peak `max_lr`, which OneCycleLR notes (it changes the
+        betas, too: read are those of the moment). The schedulers of MAE and BEiT, which
+        know groups by `lr_scale`, leave no note: beside it `base_lr` stands for `lr`.
       base_lr: the optimizer's learning rate $\mathrm{lr}_0$, which is given to the
         optimizer here.
       base_weight_decay: the decay of groups that set none.
@@ -176,11 +177,13 @@ def _settings(
     group: Mapping[str, Any], base_lr: float, base_weight_decay: float | None
 ) -> dict[str, float | None]:
     """What a group has in each column; `None` for what it does not set."""
-    scale, (b1, b2) = group.get("lr_scale"), group.get("betas", (None, None))
+    scale = group.get("lr_scale")
     lr = group.get("lr", base_lr) if scale is None else base_lr
-    multiplier = float(group.get("initial_lr", lr)) / base_lr
+    # OneCycleLR's initial_lr is that of its first step, far below the peak.
+    peak = float(group.get("max_lr", group.get("initial_lr", lr)))
+    b1, b2 = map(float, group["betas"]) if "betas" in group else (None, None)
     return {
-        "multipliers": multiplier * (1.0 if scale is None else scale),
+        "multipliers": peak / base_lr * (1.0 if scale is None else scale),
         "weight_decay": group.get("weight_decay", base_weight_decay),
         "b1": b1,
         "b2": b2,

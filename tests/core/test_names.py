@@ -48,6 +48,17 @@ jax.tree_util.register_pytree_node(
     lambda node: (tuple(node.array), None),
     lambda _, inside: TwoArrays(inside),
 )
+
+
+class WithKey(NamedArray):
+    pass
+
+
+jax.tree_util.register_pytree_with_keys(
+    WithKey,
+    lambda node: (((jax.tree_util.GetAttrKey("array"), node.array),), None),
+    lambda _, inside: WithKey(*inside),
+)
 Pair = collections.namedtuple("Pair", ["first", "second"])
 
 
@@ -70,7 +81,10 @@ Pair = collections.namedtuple("Pair", ["first", "second"])
         ({"k": nn.Partitioned({"value": 1.0}, ())}, ["k/value"]),
         ({"k": {"value": 1.0}}, ["k/value"]),
         ({"w": NamedArray(jnp.ones(2)), "v": [NamedArray(1.0)]}, ["v/0", "w"]),
+        ({"w": NamedArray({"a": NamedArray(1.0)}), "v": (1.0,)}, ["v/0", "w/a"]),
         ({"w": TwoArrays([1.0, 2.0])}, ["w/0", "w/1"]),
+        ({"v": TwoArrays([1.0, None]), "w": TwoArrays([None, 1.0])}, ["v/0", "w/1"]),
+        ({"w": WithKey(NamedArray(1.0))}, ["w/array"]),
     ],
 )
 def test_the_name_is_the_key_path_without_boxes(tree: Any, names: list[str]) -> None:

@@ -9,12 +9,14 @@ import jax
 import pytest
 
 import optax_lrmult as olm
-from optax_lrmult.recipes import hidden_matrices, layer_decay, no_decay
+from optax_lrmult.recipes import by_kind, hidden_matrices, layer_decay, no_decay
 
 DATA = Path(__file__).parent.parent / "data" / "architectures"
 STILL = {"bias", "norm", "scale", "ssm"}
 # Of these kinds either answer is right.
 LENIENT = set("projection head_hidden conv conv_depthwise recurrent other".split())
+KERNELS = {"matrix", "head", "router"}
+KINDS = "kernel", "embedding", "norm", "bias"
 
 
 def read(name: str) -> Any:
@@ -30,19 +32,31 @@ def params_of(rows: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(tuple(s), "float32") for name, s in rows}
 
 
+def by_all_kinds(params: Any) -> olm.Rules:
+    """Each kind that there is, by its own name."""
+    table = olm.Rules()
+    for kind in KINDS:
+        try:
+            table += by_kind(params, **{kind: kind})
+        except ValueError:  # There is none.
+            continue
+    return table
+
+
 def takes(params: Any, table: olm.Rules) -> set[str]:
     return {row.name for row in olm.assign(params, table) if row.rule}
 
 
 # How many of the 278 architectures must be right in every parameter.
 @pytest.mark.parametrize(
-    ("framework", "matrices", "decays"), [("torch", 270, 276), ("flax", 272, 276)]
+    ("framework", "matrices", "decays", "kinds"),
+    [("torch", 276, 276, 270), ("flax", 277, 276, 276)],
 )
 def test_kinds_in_transformers(
-    transformers: dict[str, Any], framework: str, matrices: int, decays: int
+    transformers: dict[str, Any], framework: str, matrices: int, decays: int, kinds: int
 ) -> None:
     first = {"torch": 0, "flax": 2}[framework]
-    wrong: dict[str, list[str]] = {"matrices": [], "decays": []}
+    wrong: dict[str, list[str]] = {"matrices": [], "decays": [], "kinds": []}
     for architecture, rows in transformers.items():
         params = params_of(row[first : first + 2] for row in rows)
         told = {row[first]: row[4] for row in rows if row[4] not in LENIENT}
@@ -53,9 +67,16 @@ def test_kinds_in_transformers(
         sure = {n: k for n, k in told.items() if k not in ("token", "relative")}
         if any((name in still) != (kind in STILL) for name, kind in sure.items()):
             wrong["decays"].append(architecture)
+        told_as = {n: "kernel" if k in KERNELS else k for n, k in told.items()}
+        kind_of = {
+            row.name: row.value for row in olm.assign(params, by_all_kinds(params))
+        }
+        if any(kind_of[n] != k for n, k in told_as.items() if k in KINDS):
+            wrong["kinds"].append(architecture)
     total = len(transformers)
     assert total - len(wrong["matrices"]) >= matrices, wrong["matrices"]
     assert total - len(wrong["decays"]) >= decays, wrong["decays"]
+    assert total - len(wrong["kinds"]) >= kinds, wrong["kinds"]
 
 
 def test_layer_decay_in_timm() -> None:
@@ -71,3 +92,31 @@ def test_layer_decay_in_timm() -> None:
         if rates != {name: 0.5**exponent for name, (_, exponent) in rows.items()}:
             wrong.append(model)
     assert len(models) - len(wrong) >= 67, wrong
+
+
+class Named:
+    """An array in a node without keys, as Haliax and simply register theirs."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+jax.tree_util.register_pytree_node(
+    Named, lambda node: ((node.array,), None), lambda _, inside: Named(*inside)
+)
+
+
+def test_decays_in_levanter() -> None:
+    """Its default mask lets neither vectors and norms decay, nor embeddings."""
+    for model, rows in read("levanter").items():
+        tree: dict[str, Any] = {}
+        for name, (shape, _) in rows.items():
+            *path, leaf = name.split("/")
+            node = tree
+            for key in path:
+                node = node.setdefault(key, {})
+            node[leaf] = Named(jax.ShapeDtypeStruct(tuple(shape), "float32"))
+        still = takes(tree, no_decay(tree) + by_kind(tree, embedding=0.0))
+        assert still == {name for name, (_, decays) in rows.items() if not decays}, (
+            model
+        )

@@ -81,6 +81,31 @@ class TestTorch:
         table = from_torch_param_groups(groups, 1.0)["multipliers"]
         assert found(table, "a", "b") == [0.1, 0.5]
 
+    def test_the_peak_of_a_cycle_is_the_rate(self) -> None:
+        """As PyTorch 2.13's OneCycleLR notes it; `initial_lr` is a 25th of it there."""
+        noted = {"base_momentum": 0.85, "max_momentum": 0.95, "betas": (0.95, 0.999)}
+        groups = [
+            {"params": [name], "lr": peak / 25, "max_lr": peak, "min_lr": peak * 4e-7}
+            | {"initial_lr": peak / 25, **noted}
+            for name, peak in (("a", 1e-4), ("b", 1e-3))
+        ]
+        table = from_torch_param_groups(groups, 1e-3)["multipliers"]
+        assert found(table, "a", "b") == [0.1, 1]
+
+    def test_numbers_may_be_tensors(self) -> None:
+        class Scalar:
+            """Like PyTorch's: its dtype is none of NumPy's."""
+
+            dtype = "torch.float32"
+
+            def __float__(self) -> float:
+                return 0.5
+
+        number = Scalar()
+        group = {"params": ["a"], "lr": number, "betas": (number, number)}
+        tables = from_torch_param_groups([group], 1.0)
+        assert [found(table, "a") for table in tables.values()] == [[0.5]] * 3
+
     @pytest.mark.parametrize(
         "noted",
         [

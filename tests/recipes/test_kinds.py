@@ -14,13 +14,15 @@ import optax_lrmult as olm
 from optax_lrmult.recipes import by_kind, hidden_matrices, no_decay
 
 VALUES = {"bias": 2.0, "norm": 0.5, "kernel": 3.0, "embedding": 0.1}
-MATRIX, VECTOR = (8, 4), (8,)
+MATRIX, VECTOR, SCALE = (8, 4), (8,), (8, 1, 1)
 # Names of Flax, Haiku, Keras, PyTorch and Equinox.
 KINDS = {
     ("bias", VECTOR): "Dense_0/bias linear/b mlp/~/linear_0/b bias in_proj_bias "
     "conv/offset x/beta abnormal/bias attn/bias normals_head/bias columns/bias "
     "logit_scale scale block/gamma layer_scale1/gamma mixer/D mixer/dt_bias",
     ("bias", MATRIX): "stack/bias stack/in_proj_bias mixer/A_log",
+    ("bias", ()): "logit_scale temperature",
+    ("bias", SCALE): "ls1/gamma block_0/layer_scale_1 attn/temperature",
     ("norm", VECTOR): "LayerNorm_0/scale LayerNorm_0/bias BatchNorm_1/bias ln_f/bias "
     "layer_norm/offset batch_normalization/beta batch_normalization_3/gamma bn1/scale "
     "ln/w pre_ln/bias RMSNorm_0/scale rms_1/w LN_2/bias norm1/weight GroupNorm_0/bias "
@@ -30,7 +32,10 @@ KINDS = {
     "pos_embedding pos_embed embed_tokens/weight TokenEmbed/weight shared/weight "
     "enc/embedding/weight cls_token",
     ("kernel", MATRIX): "Dense_0/kernel conv/w linear/weight patch_embed/proj/weight w "
-    "kernel normal/kernel kiln/kernel bnet_0/kernel lora_a attn/query cell/hh",
+    "kernel normal/kernel kiln/kernel bnet_0/kernel lora_a attn/query cell/hh "
+    # Of modules that are called by a norm, and hold a matrix or are one.
+    "norm1/linear/kernel norm1/linear/weight LayerNormMLP_0/wi_kernel norm_proj/weight "
+    "LayerNormDenseGeneral_0/kernel norm_attn_norm/attn/Wqkv/weight norm_out/kernel",
 }
 NAMES = [
     (kind, shape, name) for (kind, shape), t in KINDS.items() for name in t.split()
@@ -78,6 +83,21 @@ class TestByKind:
             "norm/weight": 0.5,
             "temperature": 2,
         }
+
+    def test_a_scale_and_a_bias_alone_in_a_module_are_a_norm_s(self) -> None:
+        """In a sequence, modules are called by their numbers."""
+        params = shapes(**{"down/0/weight": (8, 4), "down/1/weight": (8,)})
+        params |= shapes(**{"down/1/bias": (8,), "gain/scale": (1,), "gain/bias": (1,)})
+        params |= shapes(**{"attn/q_bias": (8,), "attn/v_bias": (8,)})
+        assert set(found(params, by_kind(params, norm=2))) == {
+            "down/1/weight",
+            "down/1/bias",
+        }
+
+    def test_a_matrix_beside_a_bias_is_no_embedding(self) -> None:
+        params = {"class_embed": shapes(weight=(2, 8), bias=(2,))}
+        params |= {"token_embed": shapes(weight=(9, 8))}
+        assert found(params, by_kind(params, embedding=2)) == {"token_embed/weight": 2}
 
     def test_prints_the_kinds_and_is_plain_data(self) -> None:
         table = by_kind(PARAMS, kernel=1, bias=2, norm=0.5)
@@ -169,6 +189,16 @@ class TestHiddenMatrices:
             -1,
             -2,
         )
+
+    def test_are_in_blocks_that_have_a_number_of_their_own(self) -> None:
+        """That of a model's name, or of a list of embeddings, tells no block."""
+        names = "gpt2/h0/fc gpt2/h1/fc gpt2/layer_11/fc gpt2/lm_head bbox_embed/0/fc/2"
+        params = shapes(**{f"{name}/kernel": (4, 8) for name in names.split()})
+        assert set(found(params, hidden_matrices(params))) == {
+            "gpt2/h0/fc/kernel",
+            "gpt2/h1/fc/kernel",
+            "gpt2/layer_11/fc/kernel",
+        }
 
     def test_of_experts_and_scanned_layers_are_batches(self) -> None:
         params = {

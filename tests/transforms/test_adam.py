@@ -217,16 +217,6 @@ def test_numbers_of_one_group_may_be_injected_with_one_compilation() -> None:
     assert step._cache_size() == 1
 
 
-def test_patching_optax_leads_to_no_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only way into trainers that build their optimizer inside."""
-    monkeypatch.setattr(
-        optax, "adam", lambda rate: olm.adam(rate, multipliers={"stem": 0})
-    )
-    tx = optax.adam(0.1)
-    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-    np.testing.assert_array_equal(updates["stem"], 0)
-
-
 def test_labels_and_on_unmatched_go_to_every_table() -> None:
     labels = {"stem": "slow", "head": "fast"}
     tables = {name: {"slow": 0.5, "": 0.25} for name in ("b1", "b2", "eps")}
