@@ -14,6 +14,7 @@ from optax_lrmult.core.rules import FunctionRule, Rule, Rules, RulesLike, as_rul
 from optax_lrmult.core.values import check_fits, describe
 
 OnUnmatched = Literal["error", "warn", "ignore"]
+_NAME_THEM = " In place of a list's numbers, give names by param_labels=, or a dict."
 
 
 class Assignment(NamedTuple):
@@ -99,15 +100,12 @@ def assign(
 
 def _assigned(name: str, leaf: Any, rules: Rules) -> Assignment:
     is_number = isinstance(leaf, int | float | complex)
-    expect(
-        hasattr(leaf, "dtype") or is_number,
-        f"The parameter {name!r}",
-        "an array (take them first, for example by "
-        "equinox.filter(model, equinox.is_array) or flax.nnx.state(model, "
-        "flax.nnx.Param))",
-        leaf,
-        TypeError,
+    is_array = is_number or hasattr(leaf, "dtype")
+    wanted = (
+        "an array (take them first, for example by equinox.filter(model, "
+        "equinox.is_array) or flax.nnx.state(model, flax.nnx.Param))"
     )
+    expect(is_array, f"The parameter {name!r}", wanted, leaf, TypeError)
     rule, value = rules.find(name)
     shape = np.shape(leaf)  # JAX's own does not take a ShapeDtypeStruct everywhere.
     check_fits(value, shape, rule, name)
@@ -157,7 +155,8 @@ def _nearest(text: str, names: Sequence[str]) -> str:
             pieces.setdefault("/".join(keys[start : start + depth]), name)
     near = nearest(text, list(pieces)[:2000], most=3)
     if not near:
-        return f"The parameters are {few(names)}."
+        are_numbers = all(name.replace("/", "").isdigit() for name in names)
+        return f"The parameters are {few(names)}.{_NAME_THEM if are_numbers else ''}"
     return f"Nearest: {'; '.join(f'{p!r}, as in {pieces[p]!r}' for p in near)}."
 
 

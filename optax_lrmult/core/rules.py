@@ -160,9 +160,9 @@ class Rules:
         """A table from plain data, as JSON, TOML and YAML hold it.
 
         Args:
-          rows: mappings with one of the keys `contains`, `regex`, `glob`, `prefix` and
-            `name`, which is a text or a list of them, and `value`: for a stacked
-            parameter `{"per_layer": [0.5, 1], "axis": 0}`.
+          rows: mappings with one of the keys `contains`, `glob`, `prefix` and `name`,
+            which is a text or a list of them, or `regex`, which is one text, and
+            `value`: for a stacked parameter `{"per_layer": [0.5, 1], "axis": 0}`.
 
         Raises:
           ValueError: a row has an unknown key, or not exactly one pattern and a value.

@@ -68,6 +68,14 @@ def test_the_error_lists_parameters_where_none_is_near() -> None:
     )
 
 
+def test_the_numbers_of_a_list_are_told_to_need_names() -> None:
+    """As the variables of a model of Keras 3."""
+    advice = "give names by param_labels=, or a dict"
+    variables = [jnp.ones((2, 2)), [jnp.ones(2)]]
+    assert advice in dead({"dense/kernel": 0.1}, variables)
+    assert advice not in dead({"dense/kernel": 0.1}, {"layers": variables})
+
+
 def test_a_function_without_a_value_for_any_name_is_dead_too() -> None:
     def never(name: str) -> None:
         del name
@@ -154,10 +162,20 @@ class TestBehindMasks:
                     tx.init(params)
 
 
-def test_an_unfiltered_equinox_model_is_told_what_to_write() -> None:
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda model: olm.assign(model, {"layers": 0.1}),
+        lambda model: olm.by_name({"": "adam"})(model),
+        lambda model: olm.adam(0.1, multipliers={"layers/0": 0}, mask_frozen=True).init(
+            model
+        ),
+    ],
+)
+def test_an_unfiltered_equinox_model_is_told_what_to_write(take: Any) -> None:
     model = equinox.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
     with pytest.raises(TypeError, match=r"'activation'.*equinox\.filter"):
-        olm.assign(model, {"layers": 0.1})
+        take(model)
 
 
 def test_a_thousand_rules_on_a_thousand_leaves() -> None:

@@ -73,7 +73,10 @@ FLAGS = st.sampled_from([0, re.I, re.X, re.S, re.I | re.X, re.A | re.M])
 EXPRESSIONS = st.builds(
     lambda front, text, flags: re.compile(front + text, flags),
     st.sampled_from(["", "(?i)", "(?x)"]),
-    st.sampled_from(["a b", "A.*", "b1|a", "[ab]/?", "a#b", "^b1$", "\n.a"]),
+    st.sampled_from(
+        ["a b", "A.*", "b1|a", "[ab]/?", "a#b", "^b1$", "\n.a", "(?-i:A).*"]
+    )
+    | st.sampled_from([r"(?P<x>a|b1)/(?P=x)", r".*(?<=b)1", r"(?!A).+/(a)\1"]),
     FLAGS,
 )
 PATTERNS = (

@@ -193,11 +193,14 @@ class TestHiddenMatrices:
     def test_are_in_blocks_that_have_a_number_of_their_own(self) -> None:
         """That of a model's name, or of a list of embeddings, tells no block."""
         names = "gpt2/h0/fc gpt2/h1/fc gpt2/layer_11/fc gpt2/lm_head bbox_embed/0/fc/2"
+        names += " blocks_token_only/0/fc stem/res0/fc"
         params = shapes(**{f"{name}/kernel": (4, 8) for name in names.split()})
         assert set(found(params, hidden_matrices(params))) == {
             "gpt2/h0/fc/kernel",
             "gpt2/h1/fc/kernel",
             "gpt2/layer_11/fc/kernel",
+            "blocks_token_only/0/fc/kernel",
+            "stem/res0/fc/kernel",
         }
 
     def test_of_experts_and_scanned_layers_are_batches(self) -> None:

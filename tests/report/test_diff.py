@@ -133,3 +133,37 @@ class TestEffectiveMultipliers:
             lambda table: optax.sgd(1.0), steps=1, param_labels=labels
         )
         assert found == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+class TestEqualLabels:
+    """Two parameters that labels give one name, as all the biases, stay two."""
+
+    PARAMS = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
+    LABELS = {"a": "x", "b": "x", "c": "y"}
+
+    def test_have_changes_each(self) -> None:
+        def rows(table: Any, **sizes: int) -> Any:
+            params = {**self.PARAMS, **{k: jnp.ones(n) for k, n in sizes.items()}}
+            return olm.assign(params, table, param_labels=self.LABELS)
+
+        before = rows({"x": 0.5})
+        assert olm.report.diff(before, rows({"x": 0.5}, a=3)) == {
+            "x": "shape (2,) -> (3,)"
+        }
+        assert olm.report.diff(before, rows({"x": 0.5}, b=3)) == {
+            "x#1": "shape (2,) -> (3,)"
+        }
+        assert olm.report.diff(before, before[1:]) == {"x#1": "gone"}
+
+    def test_have_ratios_each(self) -> None:
+        factors = {"a": "half", "b": "one", "c": "one"}
+
+        def make(table: Any) -> Any:
+            return olm.with_name_multipliers(
+                optax.sgd(0.1), table, param_labels=factors, on_unmatched="ignore"
+            )
+
+        found = olm.report.effective_multipliers(
+            make, {"half": 0.5}, self.PARAMS, param_labels=self.LABELS
+        )
+        assert found == {"x": 0.5, "x#1": 1.0, "y": 1.0}

@@ -1,13 +1,13 @@
 """The preview as golden text, in colour and as data, and its notes."""
 
 import csv
+import functools
 import html
 import io
 import json
 import os
 import pty
 import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,20 @@ all            7  100.0%"""
         assert re.search(r"block_\{2,10\}/kernel .* -  +0\.1\n", text)
         assert "rate" in str(olm.preview(NET, learning_rate=0.1))
 
+    @pytest.mark.parametrize(
+        ("schedule", "name"),
+        [
+            (optax.linear_schedule(0.5, 1, 9), "polynomial_schedule"),
+            (optax.warmup_cosine_decay_schedule(0.5, 1, 3, 9), "join_schedules"),
+            (functools.partial(Warmup.__call__, Warmup()), "Warmup.__call__"),
+        ],
+    )
+    def test_a_schedule_has_the_name_of_what_makes_it(
+        self, schedule: Any, name: str
+    ) -> None:
+        text = str(olm.preview(shapes(w=(2,)), {"w": schedule}))
+        assert text.splitlines()[1].endswith(f", then {name}")
+
     def test_says_that_a_multiplier_is_traced(self) -> None:
         texts = []
         table = {"head": lambda step: 1 / (1 + step), "stack": 2}
@@ -239,20 +253,28 @@ all            7  100.0%"""
             "stack/kernel": "(0, 1)",
         }
 
+    # How many columns of a terminal a name takes.
+    WIDTHS = {
+        "ブロック/重み": 13,
+        "e\u0301/w": 3,  # an accent that follows its letter
+        "ไทย์": 3,  # a mark above
+        "\u1112\u1161\u11ab": 2,  # the parts of a syllable of Hangul
+        "👍/w": 4,
+        "👍\U0001f3fd": 2,  # with a colour of skin
+        "👩\u200d💻": 2,  # joined
+        "❤\ufe0f": 2,  # as an emoji
+        "zero\u200bwidth": 9,
+    }
+
     def test_columns_stay_aligned_with_wide_characters(self) -> None:
-        params = {"ブロック_1": shapes(w=(2,)), "e\u0301_2": shapes(w=(2,))["w"]}
-        lines = str(olm.preview(params, {"ブ": 0.5})).splitlines()[:3]
-
-        def width(text: str) -> int:
-            kinds = [
-                unicodedata.east_asian_width(c)
-                for c in text
-                if not unicodedata.combining(c)
-            ]
-            return sum(2 if kind in "WF" else 1 for kind in kinds)
-
-        starts = {width(re.split(r"\(2,\)|shape", line)[0]) for line in lines}
-        assert starts == {width("ブロック_1/w") + 2}
+        preview = olm.preview(dict.fromkeys(self.WIDTHS, jnp.ones(2)), {"重": 0.5})
+        page = html.unescape(re.sub(r"<[^>]*>", "", preview._repr_html_()))
+        for text in (str(preview), page):
+            lines = text.splitlines()[1 : 1 + len(self.WIDTHS)]
+            for line in lines:
+                name, _, rest = line.partition(" ")
+                between = len(rest) - len(rest.lstrip()) + 1
+                assert self.WIDTHS[name] + between == 13 + 2, line
 
 
 class TestWhatItReads:
@@ -439,6 +461,15 @@ class TestColour:
             )
         )
         assert others[0].endswith("(64, 192)  prefix 'block_{0..11}'  0.03168 .. 0.75")
+
+    def test_wide_names_give_way_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        monkeypatch.setenv("NO_COLOR", "1")
+        params = shapes(**{"長い名前" * 5: (2,), "short": (2,)})
+        text = self.in_terminal(olm.preview(params, {"short": 0.5}))
+        _, short, wide, *_ = text.splitlines()
+        assert wide.startswith("長い名…い名前  (2,)")
+        assert short.startswith("short          (2,)")  # Of 13 columns, and 2 between.
 
     def test_a_page_has_the_same_text(self) -> None:
         params = shapes(**{"<script>": (2,), "a&b": (2,)})

@@ -158,6 +158,29 @@ class TestRates:
             for key, update in moved.items():
                 np.testing.assert_allclose(-update, found[key], rtol=1e-6)
 
+    def test_injected_numbers_are_those_of_the_state(self) -> None:
+        @optax.inject_hyperparams
+        def make(learning_rate: Any, stem: Any) -> optax.GradientTransformation:
+            return olm.with_name_multipliers(optax.sgd(learning_rate), {"stem": stem})
+
+        tx = make(learning_rate=0.5, stem=0.25)
+        state = tx.init(PARAMS)
+        state.hyperparams["stem"] = jnp.float32(0.5)
+
+        @jax.jit
+        def step(state: Any) -> tuple[Any, dict[str, jax.Array]]:
+            now = state.hyperparams
+            table, rate = {"stem": now["stem"]}, now["learning_rate"]
+            logged = olm.report.learning_rates(PARAMS, table, rate)
+            return tx.update(PARAMS, state, PARAMS)[0], logged
+
+        updates, logged = step(state)
+        assert {k: float(v) for k, v in logged.items()} == {
+            "stem": 0.25,
+            "(no rule)": 0.5,
+        }
+        np.testing.assert_array_equal(updates["stem"]["kernel"], -0.25)
+
     def test_reads_shapes_only_and_other_names(self) -> None:
         found = olm.report.learning_rates(
             jax.eval_shape(lambda: PARAMS), {"stem": 2}, 0.5

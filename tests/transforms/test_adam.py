@@ -64,6 +64,13 @@ TWINS = {
     ),
     "adamw by default": (olm.adamw(0.1), optax.adamw(0.1)),
 }
+decay = optax.linear_schedule(0.0, 1.0, 2)
+if tuple(map(int, optax.__version__.split(".")[:3])) >= (0, 2, 8):
+    # Before, it takes no schedule for a decay; ours does in a table.
+    TWINS["adamw with a schedule of the decay"] = (
+        olm.adamw(0.1, weight_decay=decay),
+        optax.adamw(0.1, weight_decay=decay),
+    )
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -110,6 +117,16 @@ def test_a_name_without_a_rule_has_the_defaults_of_optax(amsgrad: bool) -> None:
     txs = {"stem": make(0.01, 0.8, 0.9, 1e-3), "head": make(0.01)}
     theirs = optax.multi_transform(txs, {"stem": "stem", "head": "head"})
     assert_same_updates(olm.adam(0.01, amsgrad=amsgrad, **tables), theirs, PARAMS)
+
+
+def test_a_schedule_of_the_decay_in_a_table_is_read_at_each_step() -> None:
+    tx = olm.adamw(0.1, weight_decay={"stem": decay, "": 0})
+    zeros, state = jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS)
+    for step in range(3):
+        updates, state = tx.update(zeros, state, PARAMS)
+        expected = -0.1 * decay(step) * PARAMS["stem"]
+        np.testing.assert_allclose(updates["stem"], expected, rtol=8 * EPS)
+        np.testing.assert_array_equal(updates["head"], 0)
 
 
 def test_layers_of_a_stack_have_betas_of_their_own() -> None:
