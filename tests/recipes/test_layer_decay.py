@@ -344,6 +344,10 @@ STACKS: dict[str, str] = {
     "blocks/1/blocks/1/a/w:1 blocks/1/fusion/w:1",
     "letters that count": "conv1/c/w:6 conv2/c/w:6 conv3/c/w:6 inception3a/c/w:5 "
     "inception3b/c/w:4 inception4a/c/w:3 inception4b/c/w:2 inception5a/c/w:1 fc/w:0",
+    "EfficientNet in Keras": "stem_conv/w:4 block1a_bn/w:3 block2a_expand_conv/w:2 "
+    "block2b_bn/w:1 top_bn/w:1 predictions/w:0",
+    "stages that are alike": "stage_0/layer_0/a/w:4 stage_0/layer_1/a/w:3 "
+    "stage_0/down/w:4 stage_1/layer_0/a/w:2 stage_1/layer_1/a/w:1 stage_1/down/w:2",
     "numbers of dimensions, which do not": "conv2d/w/x:0 block_0/conv2d_1/w:2 "
     "block_0/conv2d_2/w:2 block_0/conv2d_3/w:2 block_1/conv2d_1/w:1",
     "convolutions on both sides": "conv1/w/x:4 conv2/w/x:4 block1/c/w:3 block2/c/w:2 "
