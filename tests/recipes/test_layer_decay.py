@@ -250,17 +250,17 @@ class TestModels:
     def test_two_towers_have_scales_of_their_own(self) -> None:
         table = layer_decay(0.5, linen(TwoTowers()))
         assert [f"{rule} {rule.value}" for rule in table] == [
-            "img/Transformer/encoderblock: stem 0.0625",
-            "img/Transformer/encoderblock: block 1 of 3 0.125",
-            "img/Transformer/encoderblock: block 2 of 3 0.25",
-            "img/Transformer/encoderblock: block 3 of 3 0.5",
-            "img/Transformer/encoderblock: with block 3 of 3 0.5",
-            "img/Transformer/encoderblock: head 1.0",
-            "txt/Transformer/encoderblock: stem 0.125",
-            "txt/Transformer/encoderblock: block 1 of 2 0.25",
-            "txt/Transformer/encoderblock: block 2 of 2 0.5",
-            "txt/Transformer/encoderblock: with block 2 of 2 0.5",
-            "txt/Transformer/encoderblock: head 1.0",
+            "img: stem 0.0625",
+            "img: block 1 of 3 0.125",
+            "img: block 2 of 3 0.25",
+            "img: block 3 of 3 0.5",
+            "img: with block 3 of 3 0.5",
+            "img: head 1.0",
+            "txt: stem 0.125",
+            "txt: block 1 of 2 0.25",
+            "txt: block 2 of 2 0.5",
+            "txt: with block 2 of 2 0.5",
+            "txt: head 1.0",
         ]
 
 
@@ -319,8 +319,11 @@ STACKS: dict[str, str] = {
     "tokenizer/layers/1/conv/w:5 blocks/0/a/w:4 blocks/1/a/w:3 blocks/2/a/w:2 "
     "blocks/3/a/w:1 fc/layers/0/fc/w:0 fc/layers/1/fc/w:0 pooler/layers/0/a/w:0 "
     "projector/layers/0/fc/w:0",
-    "a tower in an embedder": "encoder/layers/0/a/w:2 encoder/layers/1/a/w:1 "
-    + " ".join(f"text_embedder/layers/{i}/a/w:{12 - i}" for i in range(12)),
+    "a tower in an embedder": " ".join(
+        f"text_embedder/layers/{i}/a/w:{12 - i} vit/layers/{2 * i}/a/w:{24 - 2 * i} "
+        f"vit/layers/{2 * i + 1}/a/w:{23 - 2 * i}"
+        for i in range(12)
+    ),
     "a tower whose list has no word for it": "encoder/layers/0/a/w:2 "
     "encoder/layers/1/a/w:1 backbone/convnext/0/a/w:2 backbone/convnext/1/a/w:1",
     "a patch embedding with a backbone": "patch_embed/backbone/stages/0/blocks/0/a/w:3 "
@@ -348,8 +351,8 @@ STACKS: dict[str, str] = {
     "block2b_bn/w:1 top_bn/w:1 predictions/w:0",
     "stages that are alike": "stage_0/layer_0/a/w:4 stage_0/layer_1/a/w:3 "
     "stage_0/down/w:4 stage_1/layer_0/a/w:2 stage_1/layer_1/a/w:1 stage_1/down/w:2",
-    "numbers of dimensions, which do not": "conv2d/w/x:0 block_0/conv2d_1/w:2 "
-    "block_0/conv2d_2/w:2 block_0/conv2d_3/w:2 block_1/conv2d_1/w:1",
+    "numbers of dimensions, which do not": "conv2d_0/c/w:3 conv2d_1/c/w:2 "
+    "conv2d_2/c/w:1 conv1d/w:0",
     "convolutions on both sides": "conv1/w/x:4 conv2/w/x:4 block1/c/w:3 block2/c/w:2 "
     "block3/c/w:1 conv3/w/x:1 conv4/w/x:1 fc/w:0",
     "a lone block beside a list": "repeat/0/c/w:2 repeat/1/c/w:1 block8/c/w:0",
@@ -499,12 +502,25 @@ class TestRules:
         shown = str(olm.preview(named(names), table))
         assert "layers_{0..2}/w  ()     block {1..3} of 3  0.125 .. 0.5" in shown
 
-    def test_are_called_by_their_stack_if_there_are_several(self) -> None:
-        names = [f"v2/encoder/layers_{i}/w" for i in range(2)] + ["dec/h/0/w", "0/a/w"]
-        assert {str(rule).split(": ")[0] for rule in layer_decay(0.5, names)} == {
-            "v2/encoder/layers",
-            "dec/h",
-        }
+    @pytest.mark.parametrize(
+        ("stacks", "towers"),
+        [
+            ({"blocks"}, set()),
+            ({"enc/layers", "dec/layers"}, {"enc", "dec"}),
+            (
+                {"m/vq/enc/layer", "m/vq/dec/layer", "m/text/layer"},
+                {"vq/enc", "vq/dec", "text"},
+            ),
+            ({"net/AttentionBlock", "net/MlpBlock"}, {"AttentionBlock", "MlpBlock"}),
+        ],
+    )
+    def test_are_called_by_their_tower_if_there_are_several(
+        self, stacks: set[str], towers: set[str]
+    ) -> None:
+        names = [f"{stack}_{i}/fc/w" for stack in stacks for i in range(2)]
+        words = [str(rule).split(": ") for rule in layer_decay(0.5, names)]
+        assert {tower for tower, *depth in words if depth} == towers
+        assert {depth[-1] for depth in words} == {"block 1 of 2", "block 2 of 2"}
 
     def test_take_whole_segments(self) -> None:
         table = layer_decay(0.5, ["block_1/w", "block_2/w", "head/w"])
