@@ -247,20 +247,20 @@ class TestModels:
         found = multipliers(linen(LinenViT(2, pool=True)))
         assert by_segments(found, "MAPHead_0", "embedding") == [1, 0.125]
 
-    def test_two_towers_have_scales_of_their_own_and_print_as_prefixes(self) -> None:
+    def test_two_towers_have_scales_of_their_own(self) -> None:
         table = layer_decay(0.5, linen(TwoTowers()))
         assert [f"{rule} {rule.value}" for rule in table] == [
-            "prefix 'img/cls', 'img/embedding', 'img/pos_embedding' 0.0625",
-            "prefix 'img/Transformer/encoderblock_0' 0.125",
-            "prefix 'img/Transformer/encoderblock_1' 0.25",
-            "prefix 'img/Transformer/encoderblock_2' 0.5",
-            "prefix 'img/Transformer/encoder_norm' 0.5",
-            "prefix 'img/head', 't' 1.0",
-            "prefix 'txt/cls', 'txt/embedding', 'txt/pos_embedding' 0.125",
-            "prefix 'txt/Transformer/encoderblock_0' 0.25",
-            "prefix 'txt/Transformer/encoderblock_1' 0.5",
-            "prefix 'txt/Transformer/encoder_norm' 0.5",
-            "prefix 'txt/head' 1.0",
+            "img: stem 0.0625",
+            "img: block 1 of 3 0.125",
+            "img: block 2 of 3 0.25",
+            "img: block 3 of 3 0.5",
+            "img: with block 3 of 3 0.5",
+            "img: head 1.0",
+            "txt: stem 0.125",
+            "txt: block 1 of 2 0.25",
+            "txt: block 2 of 2 0.5",
+            "txt: with block 2 of 2 0.5",
+            "txt: head 1.0",
         ]
 
 
@@ -314,6 +314,50 @@ STACKS: dict[str, str] = {
     "letters that are regular expressions": "a+b/stem(1)/w:3 a+b/block_0/[w]:2 "
     "a+b/block_1/w|v:1 a+b/h.*/w:0 a-b/w$:0",
     "leaves in front of modules": "stem:3 block_0:2 block_1:1 x:0 x/norm:1",
+    "short lists in a stem or a head": "embedder/layers/0/conv/w:5 "
+    "embedder/layers/1/conv/w:5 input_proj/blocks/0/fc/w:5 tokenizer/layers/0/conv/w:5 "
+    "tokenizer/layers/1/conv/w:5 blocks/0/a/w:4 blocks/1/a/w:3 blocks/2/a/w:2 "
+    "blocks/3/a/w:1 fc/layers/0/fc/w:0 fc/layers/1/fc/w:0 pooler/layers/0/a/w:0 "
+    "projector/layers/0/fc/w:0",
+    "a tower in an embedder": " ".join(
+        f"text_embedder/layers/{i}/a/w:{12 - i} vit/layers/{2 * i}/a/w:{24 - 2 * i} "
+        f"vit/layers/{2 * i + 1}/a/w:{23 - 2 * i}"
+        for i in range(12)
+    ),
+    "a tower whose list has no word for it": "encoder/layers/0/a/w:2 "
+    "encoder/layers/1/a/w:1 backbone/convnext/0/a/w:2 backbone/convnext/1/a/w:1",
+    "a patch embedding with a backbone": "patch_embed/backbone/stages/0/blocks/0/a/w:3 "
+    "patch_embed/backbone/stages/1/blocks/0/a/w:3 patch_embed/proj/w:3 blocks/0/a/w:2 "
+    "blocks/1/a/w:1",
+    "U-Net": "conv_in/w:6 down_blocks/0/r/w:5 down_blocks/1/r/w:4 mid_block/a/0/w:3 "
+    "mid_block/b/w:3 up_blocks/0/r/w:2 up_blocks/1/r/w:1 conv_out/w:0",
+    "another U-Net": "input_blocks/0/0/w:5 input_blocks/1/0/w:4 middle_block/0/w:3 "
+    "output_blocks/0/0/w:2 output_blocks/1/0/w:1 out/0/w:0",
+    "the halves of an autoencoder": "encoder/conv_in/w:4 encoder/down_blocks/0/r/w:3 "
+    "encoder/down_blocks/1/r/w:2 encoder/mid_block/r/w:1 encoder/conv_out/w:0 "
+    "decoder/conv_in/w:4 decoder/mid_block/r/w:3 decoder/up_blocks/0/r/w:2 "
+    "decoder/up_blocks/1/r/w:1 decoder/conv_norm_out/w:1 decoder/conv_out/w:0",
+    "a table of two stacks, of which one has positions": "shared/w:4 enc/pos_embed/w:4 "
+    "enc/layers/0/w:3 enc/layers/1/w:2 enc/layers/2/w:1 dec/layers/0/w:1 lm_head/w:0",
+    "PVT v2, whose stages are alike": "layers/0/embedding/w:4 layers/0/blocks/0/a/w:4 "
+    "layers/0/blocks/1/a/w:3 layers/0/norm/w:3 layers/1/embedding/w:2 "
+    "layers/1/blocks/0/a/w:2 layers/1/blocks/1/a/w:1 layers/1/norm/w:1",
+    "CrossViT, whose branches are called blocks": "blocks/0/blocks/0/a/w:2 "
+    "blocks/0/blocks/1/a/w:2 blocks/0/fusion/w:2 blocks/1/blocks/0/a/w:1 "
+    "blocks/1/blocks/1/a/w:1 blocks/1/fusion/w:1",
+    "letters that count": "conv1/c/w:6 conv2/c/w:6 conv3/c/w:6 inception3a/c/w:5 "
+    "inception3b/c/w:4 inception4a/c/w:3 inception4b/c/w:2 inception5a/c/w:1 fc/w:0",
+    "EfficientNet in Keras": "stem_conv/w:4 block1a_bn/w:3 block2a_expand_conv/w:2 "
+    "block2b_bn/w:1 top_bn/w:1 predictions/w:0",
+    "stages that are alike": "stage_0/layer_0/a/w:4 stage_0/layer_1/a/w:3 "
+    "stage_0/down/w:4 stage_1/layer_0/a/w:2 stage_1/layer_1/a/w:1 stage_1/down/w:2",
+    "numbers of dimensions, which do not": "conv2d_0/c/w:3 conv2d_1/c/w:2 "
+    "conv2d_2/c/w:1 conv1d/w:0",
+    "convolutions on both sides": "conv1/w/x:4 conv2/w/x:4 block1/c/w:3 block2/c/w:2 "
+    "block3/c/w:1 conv3/w/x:1 conv4/w/x:1 fc/w:0",
+    "a lone block beside a list": "repeat/0/c/w:2 repeat/1/c/w:1 block8/c/w:0",
+    "inputs of a decoder": "inputs_embeds_projector/w:3 query/w:3 cls_token1:3 "
+    "layers/0/a/w:2 layers/1/a/w:1",
     "odd slashes": "/stem:3 /block_0/:2 /block_1//w:1",
 }
 
@@ -377,6 +421,26 @@ class TestOptions:
         stem = multipliers(names, stem=re.compile("net/.*"))
         assert list(stem.values()) == [0.25, 0.5, 0.125, 0.125]
 
+    def test_last(self) -> None:
+        found = multipliers(NAMES, last="e", stem="embed", head="neck")
+        assert by_segments(found, "embed", "neck", "head") == [0.0625, 0.5, 0.5]
+
+    def test_within_reads_nothing_else(self) -> None:
+        tower = ["enc/trunk/pos_embed", *(f"enc/trunk/blocks/{i}/w" for i in range(2))]
+        others = ["enc/neck/w", "mask_tokens", *(f"dec/layers/{i}/w" for i in range(9))]
+        table = layer_decay(0.5, [*tower, *others], within="enc/trunk/")
+        rows = olm.assign(named([*tower, *others]), table, on_unmatched="error")
+        assert {row.name: row.value for row in rows if row.rule} == {
+            "enc/trunk/pos_embed": 0.125,
+            "enc/trunk/blocks/0/w": 0.25,
+            "enc/trunk/blocks/1/w": 0.5,
+        }
+        both = ["enc/trunk", olm.prefix("dec")]
+        rows = olm.assign(
+            named([*tower, *others]), layer_decay(0.5, [*tower, *others], within=both)
+        )
+        assert [row.name for row in rows if row.rule is None] == sorted(others[:2])
+
     @pytest.mark.parametrize(("norm", "expected"), [("last", 0.5), ("head", 1.0)])
     def test_norm(self, norm: str, expected: float) -> None:
         assert multipliers(NAMES, norm=norm)["norm/w"] == expected
@@ -420,8 +484,44 @@ class TestOptions:
         found = multipliers(names, blocks=r"layer(\d+)(?:/(\d+))?")
         assert by_segments(found, *names) == [2.0**-k for k in (5, 4, 3, 3, 2, 1)]
 
+    def test_the_units_of_bit_go_on_counting_in_the_next_block(self) -> None:
+        names = [f"block{i}/unit{j:02}/w" for i in (1, 2) for j in (1, 2)]
+        found = multipliers(["root_block/w", *names], blocks=r"unit(\d+)", stem="root")
+        assert list(found.values()) == [0.0625, 0.125, 0.25, 0.5, 0.03125]
+
 
 class TestRules:
+    def test_are_called_by_the_depth_that_was_read(self) -> None:
+        names = ["embed/w", *(f"layers_{i}/w" for i in range(3)), "norm/w", "head/w"]
+        table = layer_decay(0.5, names)
+        words = ["stem", *(f"block {i} of 3" for i in (1, 2, 3))]
+        words += ["with block 3 of 3", "head"]
+        assert list(map(str, table)) == words
+        again = olm.Rules.from_config(table.to_config())
+        assert list(map(str, {"bias": 2} + again)) == ["'bias'", *words]
+        shown = str(olm.preview(named(names), table))
+        assert "layers_{0..2}/w  ()     block {1..3} of 3  0.125 .. 0.5" in shown
+
+    @pytest.mark.parametrize(
+        ("stacks", "towers"),
+        [
+            ({"blocks"}, set()),
+            ({"enc/layers", "dec/layers"}, {"enc", "dec"}),
+            (
+                {"m/vq/enc/layer", "m/vq/dec/layer", "m/text/layer"},
+                {"vq/enc", "vq/dec", "text"},
+            ),
+            ({"net/AttentionBlock", "net/MlpBlock"}, {"AttentionBlock", "MlpBlock"}),
+        ],
+    )
+    def test_are_called_by_their_tower_if_there_are_several(
+        self, stacks: set[str], towers: set[str]
+    ) -> None:
+        names = [f"{stack}_{i}/fc/w" for stack in stacks for i in range(2)]
+        words = [str(rule).split(": ") for rule in layer_decay(0.5, names)]
+        assert {tower for tower, *depth in words if depth} == towers
+        assert {depth[-1] for depth in words} == {"block 1 of 2", "block 2 of 2"}
+
     def test_take_whole_segments(self) -> None:
         table = layer_decay(0.5, ["block_1/w", "block_2/w", "head/w"])
         assert table.find("block_10/w") == (None, None)
@@ -490,6 +590,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         ValueError,
         "'embd' of stem= takes none .* which are 'embed/w', 'head/w', 'neck/w', 'norm",
     ),
+    "within": (NAMES, {"within": "trunk"}, ValueError, "'trunk' of within= takes none"),
     "head in a block": (NAMES, {"head": ["block_1"]}, ValueError, "'block_1' of head="),
     "head: type": (NAMES, {"head": [3]}, TypeError, "pattern of a rule must be a str"),
     "labels": (NAMES, {"param_labels": str}, TypeError, "param_labels must be None"),
@@ -519,11 +620,3 @@ def test_what_stands_beside_the_blocks_is_below_or_behind_all(
 ) -> None:
     names = ["conv_in/w", "blocks/0/w", "blocks/1/w", f"{beside}/w", "head/w"]
     assert multipliers(names)[f"{beside}/w"] == expected
-
-
-def test_a_block_in_the_middle_is_below_the_blocks_that_go_up() -> None:
-    ways = [f"{way}_blocks_{i}/w" for way in ("down", "up") for i in range(2)]
-    found = multipliers(["conv_in/w", *ways, "mid_block/w", "conv_out/w"])
-    assert by_segments(found, "mid_block", "up_blocks_0", "up_blocks_1") == [
-        *(0.125, 0.25, 0.5)
-    ]
