@@ -95,6 +95,8 @@ PI0 = {
 OTHERS = {
     "blocks/0/conv1/kernel": ((3, 3, 64, 128), ((-4, -3, -2), -1)),
     "blocks/1/conv1/weight": ((128, 64, 3, 3), ((-3, -2, -1), -4)),
+    "blocks/1/mix/weight": ((64, 64, 1), ((-2, -1), -3)),
+    "blocks/1/attn/query/kernel": ((64, 1, 64), ((-3, -2), -1)),
     "blocks/0/mixer/in_proj/kernel": ((64, 256), DENSE),
     "blocks/0/mixer/A_log": ((128, 16), None),
     "blocks/1/attn/c_attn/kernel": ((64, 192), DENSE),
