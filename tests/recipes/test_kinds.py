@@ -22,7 +22,7 @@ KINDS = {
     "logit_scale scale block/gamma layer_scale1/gamma mixer/D mixer/dt_bias",
     ("bias", MATRIX): "stack/bias stack/in_proj_bias mixer/A_log",
     ("bias", ()): "logit_scale temperature",
-    ("bias", SCALE): "ls1/gamma block_0/layer_scale_1 attn/temperature",
+    ("bias", SCALE): "ls1/gamma block_0/layer_scale_1 attn/temperature rel_pos",
     ("norm", VECTOR): "LayerNorm_0/scale LayerNorm_0/bias BatchNorm_1/bias ln_f/bias "
     "layer_norm/offset batch_normalization/beta batch_normalization_3/gamma bn1/scale "
     "ln/w pre_ln/bias RMSNorm_0/scale rms_1/w LN_2/bias norm1/weight GroupNorm_0/bias "
