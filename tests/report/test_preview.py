@@ -240,6 +240,11 @@ all            7  100.0%"""
         assert "traced float32" in texts[0]
         assert re.search(r"'head' +1, then", texts[0])
 
+    def test_the_axes_that_muon_gets_stand_without_words(self) -> None:
+        params = shapes(**{"h/0/query/kernel": (8, 2, 4), "wte": (9, 8)})
+        text = str(olm.preview(params, labels=olm.recipes.hidden_matrices(params)))
+        assert re.search(r"h/0/query/kernel .* \(-3, \(-2, -1\)\)\n", text)
+
     def test_labels_are_values_of_any_kind(self) -> None:
         labels = {"bias": None, "head": "adam", "stack": (0, 1)}
         text = str(olm.preview(NET, labels=labels))
