@@ -14,7 +14,7 @@ import optax_lrmult as olm
 
 PARAMS = {"stem": jnp.array([1.0, -2.0]), "head": jnp.array([[3.0, 0.5]])}
 TABLE, DECAYS, RATE = {"stem": 0.5}, {"stem": 0.0, "": 0.1}, 0.1
-CHAIN, ADAM = optax.chain, optax.adam
+CHAIN, ADAM, MASKED = optax.chain, optax.adam, optax.masked
 slower: Any = {"multipliers": TABLE}
 # What a trainer calls, and with what.
 CALLS: dict[str, tuple[Any, ...]] = {
@@ -25,6 +25,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "scale_by_amsgrad": (),
     "add_decayed_weights": (0.1,),
     "chain": (optax.scale_by_adam(), optax.scale(-RATE)),
+    "masked": (optax.sgd(RATE), {"stem": True, "head": True}),
     "scale_by_schedule": (lambda step: 1 / (1 + step),),
     "keep_params_nonnegative": (),
 }
@@ -43,6 +44,12 @@ OURS: list[tuple[str, Callable[..., Any]]] = [
     ("add_decayed_weights", olm.add_decayed_weights_by_name),
     ("add_decayed_weights", lambda _: olm.add_decayed_weights_by_name(DECAYS)),
     ("chain", lambda *parts: olm.with_name_multipliers(CHAIN(*parts), TABLE)),
+    (
+        "masked",
+        lambda *parts: olm.with_name_multipliers(
+            MASKED(*parts), {"stem": 0}, mask_frozen=True
+        ),
+    ),
     ("scale_by_schedule", lambda f: olm.scale_by_name_multiplier({"stem": f})),
     (
         "keep_params_nonnegative",
