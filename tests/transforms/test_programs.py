@@ -203,9 +203,9 @@ def test_a_module_of_equinox_is_the_tree_of_parameters() -> None:
 
 
 TOML = """
-[groups."embed"]
+[groups.embed]
 multipliers = 0.3
-[groups."bias"]
+[groups.bias]
 weight_decay = 0.0
 [groups.""]
 multipliers = 1.0
@@ -213,13 +213,14 @@ weight_decay = 0.1
 
 [[rows]]
 contains = "embed"
-value = {multipliers = 0.3}
+multipliers = 0.3
 [[rows]]
 glob = "**/bias"
-value = {weight_decay = 0.0}
+weight_decay = 0.0
 [[rows]]
 contains = ""
-value = {multipliers = 1.0, weight_decay = 0.1}
+multipliers = 1.0
+weight_decay = 0.1
 """
 
 
@@ -229,7 +230,7 @@ def test_the_table_stands_in_a_file_of_settings() -> None:
     kernel, bias = normal(1, 3, 3), normal(2, 3)
     params = {"embed": normal(0, 5, 3), "block": {"kernel": kernel, "bias": bias}}
     zero = jax.tree.map(jnp.zeros_like, params)
-    for rows in config["groups"], olm.Rules.from_config(config["rows"]):
+    for rows in config["groups"], config["rows"]:
         tx = olm.adamw(1e-2, **olm.groups(rows))
         updates = first_update(tx, params, zero)
         assert_close(updates["embed"], -1e-2 * 0.3 * 0.1 * params["embed"])
