@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 from flax import nnx
 
 import optax_lrmult as olm
@@ -24,49 +23,6 @@ def assert_close(ours: Any, expected: Any, rtol: float = 1e-5) -> None:
 
 def first_update(tx: optax.GradientTransformation, params: Any, gradients: Any) -> Any:
     return tx.update(gradients, tx.init(params), params)[0]
-
-
-def test_muon_for_hidden_matrices_and_adamw_of_five_kinds_for_the_rest() -> None:
-    """The table of nanochat: one row a group, and labels say whose optimizer it is."""
-
-    def adam(rate: float, b1: float, b2: float, decay: float) -> dict[str, Any]:
-        row = {"b1": b1, "b2": b2, "weight_decay": decay}
-        return {"labels": "adam", "multipliers": rate, **row}
-
-    width = 8
-    scale = (width / 768) ** -0.5
-    columns = olm.groups(
-        {
-            "wte": adam(0.2 * scale, 0.8, 0.995, 0.001),
-            "value_embeds": adam(0.1 * scale, 0.8, 0.995, 0.01),
-            "lm_head": adam(0.004 * scale, 0.8, 0.96, 0.01),
-            "resid_lambdas": adam(0.005, 0.8, 0.95, 0.05),
-            "x0_lambdas": adam(0.5, 0.96, 0.95, 0.0),
-            "": {"labels": "muon", "multipliers": 0.02},
-        }
-    )
-    params = {
-        "wte": normal(0, 20, width),
-        "value_embeds": {"0": normal(1, 20, width)},
-        "h": {"0": {"c_q": normal(2, width, width), "c_fc": normal(3, width, 16)}},
-        "lm_head": normal(4, width, 20),
-        "resid_lambdas": jnp.ones(2),
-        "x0_lambdas": jnp.ones(2),
-    }
-    # Optax has Muon since 0.2.5.
-    hidden = getattr(optax.contrib, "muon", optax.lion)(1.0)
-    label = olm.by_name(columns.pop("labels"))
-    rates = columns.pop("multipliers")
-    txs = {"muon": hidden, "adam": olm.adamw(1.0, eps=1e-10, **columns)}
-    tx = olm.with_name_multipliers(optax.multi_transform(txs, label), rates)
-    updates = first_update(tx, params, params)
-    assert_close(updates["x0_lambdas"], -0.5)  # Adam's first step is the sign.
-    assert_close(updates["resid_lambdas"], -0.005 * 1.05)
-    wte = optax.adamw(0.2 * scale, 0.8, 0.995, 1e-10, weight_decay=0.001)
-    assert_close(updates["wte"], first_update(wte, params["wte"], params["wte"]))
-    alone = first_update(hidden, params["h"], params["h"])
-    expected = jax.tree.map(lambda u: 0.02 * u, alone)
-    jax.tree.map(assert_close, updates["h"], expected)
 
 
 def test_layer_decay_beside_no_decay_for_norms_and_biases() -> None:
