@@ -8,9 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from flax import nnx
 
 import optax_lrmult as olm
+from optax_lrmult.recipes import (
+    freeze,
+    hidden_matrices,
+    layer_decay,
+    lora_plus,
+    mup,
+    no_decay,
+    unfreeze_at,
+)
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -25,55 +35,155 @@ def first_update(tx: optax.GradientTransformation, params: Any, gradients: Any) 
     return tx.update(gradients, tx.init(params), params)[0]
 
 
-def test_layer_decay_beside_no_decay_for_norms_and_biases() -> None:
-    """Two tables that do not go together as rows: rates by depth, decay by kind."""
-    params = {
-        "patch_embed": {"kernel": normal(0, 4, 8), "bias": normal(1, 8)},
-        "block_0": {"kernel": normal(2, 8, 8), "bias": normal(3, 8)},
-        "block_1": {"kernel": normal(4, 8, 8), "bias": normal(5, 8)},
-        "norm": {"scale": jnp.ones(8)},
+def dense(seed: int, *shape: int) -> dict[str, jax.Array]:
+    return {"kernel": normal(seed, *shape), "bias": normal(seed + 1, shape[-1])}
+
+
+def block(seed: int, width: int = 4) -> dict[str, Any]:
+    norm = {"scale": jnp.ones(width), "bias": jnp.ones(width)}
+    up, down = dense(seed, width, 2 * width), dense(seed + 2, 2 * width, width)
+    return {"norm": norm, "up": up, "down": down}
+
+
+def transformer(width: int = 4, tokens: int = 9) -> dict[str, Any]:
+    blocks = {f"block_{i}": block(10 * i, width) for i in range(2)}
+    return {
+        "embed": {"embedding": normal(30, tokens, width)},
+        **blocks,
+        "norm": {"scale": jnp.ones(width)},
+        "head": dense(40, width, tokens),
     }
-    rates = olm.Rules({f"block_{i}/": 0.75 ** (2 - i) for i in range(2)})
+
+
+def sizes(tx: optax.GradientTransformation, params: Any) -> dict[str, float]:
+    """The largest element of each update: of Adam's first one, the rate."""
+    updates = first_update(tx, params, jax.tree.map(jnp.sign, params))
+    names = jax.tree.leaves(olm.path_labels(params))
+    leaves = jax.tree.leaves(updates)
+    return {n: float(jnp.abs(u).max()) for n, u in zip(names, leaves, strict=True)}
+
+
+def test_a_vit_is_fine_tuned_with_layer_decay_and_without_decay_on_norms() -> None:
+    """Two tables that do not go together as rows: rates by depth, decay by kind."""
+    params = transformer()
+    params["patch_embed"] = {"kernel": params.pop("embed")["embedding"]}
     tx = olm.adamw(
         1e-3,
-        multipliers=rates + {"patch_embed": 0.75**3},
-        weight_decay={"bias": 0, "scale": 0, "": 0.05},
+        multipliers=layer_decay(0.5, params),
+        weight_decay=no_decay(params) + {"": 0.1},
     )
-    decay = first_update(tx, params, jax.tree.map(jnp.zeros_like, params))
-    kernel = params["block_0"]["kernel"]
-    assert_close(decay["block_0"]["kernel"], -1e-3 * 0.05 * 0.75**2 * kernel)
-    assert not np.any(decay["block_0"]["bias"])
-    assert not np.any(decay["norm"]["scale"])
-    updates = first_update(tx, params, params)
-    assert_close(jnp.abs(updates["norm"]["scale"]), 1e-3)
-    assert_close(jnp.abs(updates["patch_embed"]["bias"]), 1e-3 * 0.75**3)
+    depth = {"patch_embed": 3, "block_0": 2, "block_1": 1, "norm": 1, "head": 0}
+    no_gradients = jax.tree.map(jnp.zeros_like, params)
+    decays = first_update(tx, params, no_gradients)
+    for row, u in zip(olm.assign(params, None), jax.tree.leaves(decays), strict=True):
+        rate = 1e-3 * 0.5 ** depth[row.name.split("/")[0]]
+        decay = 0.1 if len(row.shape) == 2 else 0
+        p = params
+        for key in row.name.split("/"):
+            p = p[key]
+        assert_close(u, -rate * decay * p)
+
+
+def test_biases_learn_twice_as_fast_whatever_their_layer_has() -> None:
+    """As in Caffe: two tables, one around the other, whose multipliers multiply."""
+    params = transformer()
+    layers = {"embed": 0, "block_0": 0.25, "block_1": 0.5}
+    tx = olm.with_name_multipliers(olm.adam(1e-2, multipliers=layers), {"bias": 2})
+    for name, size in sizes(tx, params).items():
+        layer = layers.get(name.split("/")[0], 1)
+        assert_close(size, 1e-2 * layer * (2 if "bias" in name else 1))
+
+
+def test_lora_plus_with_a_base_that_has_no_state() -> None:
+    adapter = {"w_lora_a": normal(1, 4, 2), "w_lora_b": normal(2, 2, 4)}
+    params = transformer() | {"q_proj": {"kernel": normal(0, 4, 4), **adapter}}
+    table = lora_plus(16) + freeze("")
+    tx = olm.adamw(1e-4, multipliers=table, mask_frozen=True)
+    moved = {name: size for name, size in sizes(tx, params).items() if size}
+    assert moved.keys() == {"q_proj/w_lora_a", "q_proj/w_lora_b"}
+    assert_close(moved["q_proj/w_lora_b"] / moved["q_proj/w_lora_a"], 16, 1e-2)
+    assert len(jax.tree.leaves(tx.init(params))) == 1 + 2 * 2
+
+
+if hasattr(optax.contrib, "MuonDimensionNumbers"):  # Not so before optax 0.2.6.
+
+    def test_muon_for_hidden_matrices_and_adam_at_rates_of_its_own() -> None:
+        """Optax's Muon holds both; multipliers are in units of its one rate."""
+        params = transformer()
+        hidden = hidden_matrices(params)
+        tx = optax.contrib.muon(
+            0.02, muon_weight_dimension_numbers=olm.by_name(hidden, default=None)
+        )
+        rates = {"embed": 15, "head": 0.2}
+        ours = first_update(olm.with_name_multipliers(tx, rates), params, params)
+        plain = first_update(tx, params, params)
+        for layer, update in ours.items():
+            expected = jax.tree.map(
+                lambda u, k=layer: rates.get(k, 1) * u, plain[layer]
+            )
+            jax.tree.map(assert_close, update, expected)
+        with_muon = {row.name for row in olm.assign(params, hidden) if row.rule}
+        blocks = [f"block_{i}/{m}/kernel" for i in range(2) for m in ("up", "down")]
+        assert with_muon == {*blocks}
+
+
+def test_a_network_keeps_its_rates_when_it_gets_wider_by_mup() -> None:
+    params, base = transformer(8), transformer(4)
+    tables = mup(params, base, readout="plain", weight_decay=0.1)
+    tx = olm.adamw(1e-2, **tables)
+    names = sizes(olm.adam(1e-2, multipliers=tables["multipliers"]), params)
+    halved = {name for name, size in names.items() if size < 0.9e-2}
+    assert halved == {name for name in names if name.endswith("kernel")}
+    decays = first_update(tx, params, jax.tree.map(jnp.zeros_like, params))
+    for layer in "embed", "head":  # The product of rate and decay is the base's.
+        expected = jax.tree.map(lambda p: -1e-3 * p, params[layer])
+        jax.tree.map(assert_close, decays[layer], expected)
+
+
+GAN = {
+    "gen": {"stem": normal(0, 3), "out": normal(1, 3)},
+    "disc": {"stem": normal(2, 3), "out": normal(3, 3)},
+}
+GAN_RATES = {"gen/stem": 1e-5, "gen/out": 1e-4, "disc/stem": 4e-4, "disc/out": 4e-4}
 
 
 def test_a_gan_in_one_tree() -> None:
     """Two optimizers, and inside of each a table by whole names."""
-    params = {
-        "gen": {"stem": normal(0, 3), "out": normal(1, 3)},
-        "disc": {"stem": normal(2, 3), "out": normal(3, 3)},
-    }
     generator = olm.adam(1e-4, b1={"": 0.5}, multipliers={"gen/stem": 0.1})
     txs = {"g": generator, "d": olm.adam(4e-4, b1={"": 0.5})}
     label = olm.by_name({olm.prefix("gen"): "g", olm.prefix("disc"): "d"})
-    updates = first_update(optax.multi_transform(txs, label), params, params)
-    sizes = jax.tree.map(lambda u: float(jnp.abs(u).max()), updates)
-    assert_close(sizes["gen"]["stem"], 1e-5, 1e-3)
-    assert_close(sizes["gen"]["out"], 1e-4, 1e-3)
-    assert_close(sizes["disc"]["stem"], 4e-4, 1e-3)
+    found = sizes(optax.multi_transform(txs, label), GAN)
+    for name, rate in GAN_RATES.items():
+        assert_close(found[name], rate, 1e-3)
+
+
+def test_a_gan_in_two_trees() -> None:
+    """Names begin within each tree."""
+    txs = {"gen": olm.adam(1e-4, 0.5, multipliers={"stem": 0.1})}
+    txs |= {"disc": olm.adam(4e-4, 0.5)}
+    for tree, tx in txs.items():
+        for name, size in sizes(tx, GAN[tree]).items():
+            assert_close(size, GAN_RATES[f"{tree}/{name}"], 1e-3)
 
 
 def test_a_stem_is_frozen_and_thaws_by_a_schedule() -> None:
     params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
-    thaw = {"stem": lambda step: jnp.where(step < 3, 0.0, 0.5)}
-    tx = olm.adam(1e-2, multipliers=thaw)
+    tx = olm.adam(1e-2, multipliers={"stem": unfreeze_at(3, 0.5)})
     state, step, ratios = tx.init(params), jax.jit(tx.update), []
     for _ in range(5):
         updates, state = step(params, state, params)
         ratios.append(float(updates["stem"][0] / updates["head"][0]))
     assert_close(ratios, [0, 0, 0, 0.5, 0.5])
+
+
+def test_a_stem_is_frozen_in_one_run_and_thaws_in_the_next() -> None:
+    """The state is the same, so the second run goes on from it."""
+    params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+    frozen, thawed = (olm.adam(1e-2, multipliers=t) for t in ({"stem": 0}, {}))
+    updates, state = frozen.update(params, frozen.init(params), params)
+    assert not np.any(updates["stem"])
+    updates, _ = thawed.update(params, state, params)
+    assert_close(updates["stem"], updates["head"])
 
 
 def test_gradients_are_gathered_over_two_batches() -> None:
