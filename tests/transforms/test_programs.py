@@ -186,6 +186,36 @@ def test_a_stem_is_frozen_in_one_run_and_thaws_in_the_next() -> None:
     assert_close(updates["stem"], updates["head"])
 
 
+def test_rates_and_update_ratios_are_logged_in_the_training_step() -> None:
+    """Two flat dictionaries with the same keys, from one compiled step."""
+    params = {"stem": normal(0, 3), "body": normal(1, 3), "head": normal(2, 3)}
+    table = {"stem": 0, "body": unfreeze_at(1, 0.1)}
+    rate = optax.linear_schedule(1e-2, 0, 10)
+    tx = olm.adam(rate, multipliers=table)
+
+    @jax.jit
+    def train(params: Any, state: Any, step: Any) -> Any:
+        updates, state = tx.update(params, state, params)
+        rates = olm.report.learning_rates(params, table, rate, step)
+        ratios = olm.report.update_ratios(updates, params, table)
+        params = optax.apply_updates(params, updates)
+        logged = {f"rate/{k}": v for k, v in rates.items()}
+        return params, state, logged | {f"ratio/{k}": v for k, v in ratios.items()}
+
+    state, keys = tx.init(params), ("stem", "body", "(no rule)")
+    for step in range(2):
+        start = params
+        params, state, logged = train(params, state, step)
+        assert {*logged} == {f"{kind}/{k}" for kind in ("rate", "ratio") for k in keys}
+        for key, name in zip(keys, ("stem", "body", "head"), strict=True):
+            size = np.linalg.norm(start[name])
+            moved = np.linalg.norm(params[name] - start[name])
+            assert_close(logged[f"ratio/{key}"], moved / size, 1e-3)
+        assert (logged["ratio/body"] > 0) == (logged["rate/body"] > 0) == (step > 0)
+        assert logged["ratio/stem"] == logged["rate/stem"] == 0
+    assert train._cache_size() == 1
+
+
 def test_gradients_are_gathered_over_two_batches() -> None:
     """A schedule counts the optimizer's steps, not batches."""
     params = {"stem": normal(0, 3), "head": normal(1, 3)}
