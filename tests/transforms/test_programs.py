@@ -186,6 +186,35 @@ def test_a_stem_is_frozen_in_one_run_and_thaws_in_the_next() -> None:
     assert_close(updates["stem"], updates["head"])
 
 
+def test_another_optimizer_has_rates_and_decays_by_rows() -> None:
+    """Decay stands in front of the rate: behind a whole Lion weights would grow."""
+    params = transformer()
+    rows = {
+        "bias": {"weight_decay": 0},
+        "head": {"multipliers": 0.5},
+        "": {"multipliers": 1, "weight_decay": 0.1},
+    }
+    columns = olm.groups(rows)
+    lion = optax.chain(
+        optax.scale_by_lion(),
+        olm.add_decayed_weights_by_name(columns["weight_decay"]),
+        optax.scale_by_learning_rate(1e-3),
+    )
+    ours = olm.with_name_multipliers(lion, columns["multipliers"])
+    txs = {
+        "bias": optax.lion(1e-3, weight_decay=0),
+        "head": optax.lion(0.5e-3, weight_decay=0.1),
+        "": optax.lion(1e-3, weight_decay=0.1),
+    }
+    theirs = optax.multi_transform(txs, olm.by_name({row: row for row in rows}))
+    found, expected = (first_update(tx, params, params) for tx in (ours, theirs))
+    jax.tree.map(assert_close, found, expected)
+    # Without gradients, weights shrink.
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    decayed = first_update(ours, params, zeros)["head"]["kernel"]
+    assert_close(decayed, -0.5e-3 * 0.1 * params["head"]["kernel"])
+
+
 def test_rates_and_update_ratios_are_logged_in_the_training_step() -> None:
     """Two flat dictionaries with the same keys, from one compiled step."""
     params = {"stem": normal(0, 3), "body": normal(1, 3), "head": normal(2, 3)}
