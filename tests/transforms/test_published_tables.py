@@ -23,11 +23,11 @@ def normal(*shape: int) -> jax.Array:
 
 
 def assert_same_run(ours: Any, theirs: Any, params: Any, rtol: float = 1e-5) -> None:
-    """The same updates over some steps, to rounding."""
+    """The same updates over some steps, to rounding; the first gradients show eps."""
     states = [tx.init(params) for tx in (ours, theirs)]
     updates = [jax.jit(tx.update) for tx in (ours, theirs)]
-    for step in range(4):
-        gradients = jax.tree.map(lambda p, s=step: jnp.sin(3 * p + s), params)
+    for size in (1e-8, 1e-4, 1.0, 1e-2):
+        gradients = jax.tree.map(lambda p, k=size: k * jnp.sin(3 * p + k), params)
         found = []
         for i, update in enumerate(updates):
             made, states[i] = update(gradients, states[i], params)
