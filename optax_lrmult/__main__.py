@@ -81,10 +81,7 @@ def _tables(path: Path) -> Mapping[str, Any]:
         data = {"rules": data} if isinstance(data, list) else data
         if [*data] not in (["rules"], ["groups"]):
             raise ValueError("it must hold 'rules' or 'groups', and nothing else")
-        if "groups" in data:
-            pairs = data["groups"].items()
-            data["rules"] = [{"contains": key, "value": row} for key, row in pairs]
-        table = olm.Rules.from_config(data["rules"])
+        table = olm.Rules.from_config(*data.values())
         is_parameter_table = any(isinstance(rule.value, Mapping) for rule in table)
         return olm.groups(table) if is_parameter_table else {"multipliers": table}
     except (AttributeError, RecursionError, TypeError, ValueError) as error:

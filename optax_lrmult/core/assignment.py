@@ -135,9 +135,7 @@ def _goes_below(rule: Rule | FunctionRule, hidden: tuple[str, ...]) -> bool:
 def _explained(rule: Rule | FunctionRule, names: Sequence[str], argument: str) -> str:
     """Why a rule matches nothing, as far as its pattern tells."""
     if isinstance(rule, FunctionRule):
-        return (
-            f"The function {rule} of {argument} has no value for any of {few(names)}."
-        )
+        return f"Function {rule} of {argument} has no value for any of {few(names)}."
     text = rule.pattern.texts[0]
     return (
         f"Rule {rule} ({describe(rule.value)}) of {argument} matches none of the "

@@ -22,6 +22,8 @@ class _NoValue:
 NO_VALUE = _NoValue()
 """The value of a rule whose names get none, though later rules would take them."""
 
+_KEYS = (*KINDS, "words", "value")  # Of a row of plain data.
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -55,7 +57,8 @@ class Rule:
     def to_config(self) -> dict[str, Any]:
         """Its row in `Rules.to_config`."""
         value = to_plain(self.value, f"The value of rule {self}")
-        return {**self.pattern.to_config(), "value": value}
+        is_row = isinstance(self.value, Mapping) and value and not {*_KEYS} & {*value}
+        return {**self.pattern.to_config(), **(value if is_row else {"value": value})}
 
     def __str__(self) -> str:
         return str(self.pattern)
@@ -99,8 +102,9 @@ class Rules:
 
     Args:
       rules: a mapping from pattern to value, read in its own order; `(pattern, value)`
-        pairs or `Rule`s; another `Rules`; or a function from a name to a value, or to
-        `None` for a name that it leaves to later rules. Others raise a `TypeError`.
+        pairs, `Rule`s, or rows of plain data as in `from_config`; another `Rules`; or a
+        function from a name to a value, or to `None` for a name that it leaves to later
+        rules. Others raise a `TypeError`.
 
     Example:
       >>> table = Rules({"bias": 2}) + {"stem": 0.1, "": 0.5}
@@ -156,13 +160,14 @@ class Rules:
         return Rules([rule.map(function) for rule in self])
 
     @classmethod
-    def from_config(cls, rows: Iterable[Mapping[str, Any]]) -> "Rules":
+    def from_config(cls, rows: RulesLike) -> "Rules":
         """A table from plain data, as JSON, TOML and YAML hold it.
 
         Args:
           rows: mappings with one of the keys `contains`, `glob`, `prefix` and `name`,
             which is a text or a list of them, or `regex`, which is one text, and
-            `value`: for a stacked parameter `{"per_layer": [0.5, 1], "axis": 0}`.
+            `value`: for a stacked parameter `{"per_layer": [0.5, 1], "axis": 0}`. In
+            place of `value` there may be the keys of a row of `groups`.
 
         Raises:
           ValueError: a row has an unknown key, or not exactly one pattern and a value.
@@ -171,7 +176,7 @@ class Rules:
           >>> Rules.from_config([{"contains": "bias", "value": 2}])
           Rules([('bias', 2)])
         """
-        return cls([_from_config(row) for row in rows])
+        return cls(rows)
 
     def to_config(self) -> list[dict[str, Any]]:
         """The plain data that `from_config` reads back as a table for the same names.
@@ -201,6 +206,8 @@ def as_rules(table: RulesLike, owner: str) -> Rules:
 def _as_rule(row: Any) -> Rule | FunctionRule:
     if isinstance(row, Rule | FunctionRule):
         return row
+    if isinstance(row, Mapping):
+        return _from_config(row)
     is_pair = isinstance(row, tuple | list) and len(row) == 2
     wanted = "a (pattern, value) pair or a Rule"
     expect(is_pair, "A row of a table", wanted, row, TypeError)
@@ -208,14 +215,16 @@ def _as_rule(row: Any) -> Rule | FunctionRule:
 
 
 def _from_config(row: Mapping[str, Any]) -> Rule:
-    kinds, known = [key for key in KINDS if key in row], [*KINDS, "words", "value"]
-    for key in row.keys() - {*known}:
-        near = nearest(key, known)
-        raise ValueError(f"The row {row} has an unknown key {key!r}. Near: {near}.")
-    is_whole = len(kinds) == 1 and "value" in row
-    expect(is_whole, "A row", f"one of {[*KINDS]} and a value", row)
+    kinds = [key for key in KINDS if key in row]
+    rest = {key: value for key, value in row.items() if key not in _KEYS}
+    for key in rest:
+        if "value" in row or nearest(key, ["value"] if kinds else _KEYS):
+            near = nearest(key, _KEYS)
+            raise ValueError(f"The row {row} has an unknown key {key!r}. Near: {near}.")
+    value = row.get("value", rest)
+    is_whole = len(kinds) == 1 and ("value" in row or rest)
+    expect(bool(is_whole), "A row", f"one of {[*KINDS]} and a value", row)
     texts = row[kinds[0]]
-    texts = [texts] if isinstance(texts, str) else texts
-    pattern = KINDS[kinds[0]](*texts)
+    pattern = KINDS[kinds[0]](*([texts] if isinstance(texts, str) else texts))
     pattern = dataclasses.replace(pattern, words=row.get("words", ""))
-    return Rule(pattern, from_plain(row["value"]))
+    return Rule(pattern, from_plain(value))

@@ -80,7 +80,7 @@ def test_a_function_without_a_value_for_any_name_is_dead_too() -> None:
     def never(name: str) -> None:
         del name
 
-    assert "function test_a_function" in dead(olm.Rules(never))
+    assert "Function test_a_function" in dead(olm.Rules(never))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Parameter tables by whole rows, and what the values of each column mean."""
 
 import json
+import re
 import tomllib
 from typing import Any
 
@@ -89,6 +90,8 @@ class TestLabels:
         ({"a": {"wd": 0.1}}, ValueError, "one of .*not 'wd'"),
         ({"a": {"weightdecay": 0.1}}, ValueError, "near: .'weight_decay'."),
         ({"a": {"learning_rate": 1}}, ValueError, "learning_rate / base rate"),
+        ({"a": {"lr": 1}}, ValueError, "multipliers = lr / base rate"),
+        ({"A": {"wd": 0.1}}, ValueError, "A key of row 'A'"),
         ({"": {"b1": 0.9}, "a": {"b1": 0.8}}, ValueError, "put it last"),
         (olm.Rules(lambda name: {"b1": 0.9}), TypeError, "must be a mapping"),
         ({"a": {"multipliers": True}}, TypeError, "multipliers of rule 'a'"),
@@ -96,6 +99,7 @@ class TestLabels:
         ({"a": {"b2": 1.0}}, ValueError, r"b2 of rule 'a' must be in \[0, 1\)"),
         ({"a": {"b1": -0.1}}, ValueError, r"b1 of rule 'a' must be in \[0, 1\)"),
         ({"a": {"eps": -1}}, ValueError, "eps of rule 'a' must be at least 0"),
+        ({"a": {"eps": "1e-8"}}, TypeError, "eps .* real number.* not '1e-8' .str"),
         ({"a": {"weight_decay": -1}}, ValueError, "must be at least 0"),
         ({"a": {"b1": lambda step: 0.9}}, TypeError, "a number, and no schedule"),
     ],
@@ -125,27 +129,57 @@ def test_a_function_of_the_name_returns_no_schedule() -> None:
 
 
 TOML = """
-[groups."embed"]
+[by_text."embed"]
 multipliers = 0.3
 b2 = 0.95
-[groups.""]
+[by_text.""]
 multipliers = 1.0
 b2 = 0.999
 
 [[rows]]
 contains = "embed"
-value = {multipliers = 0.3, b2 = 0.95}
+multipliers = 0.3
+b2 = 0.95
 [[rows]]
 contains = ""
-value = {multipliers = 1.0, b2 = 0.999}
+multipliers = 1.0
+b2 = 0.999
 """
 
 
 def test_a_table_is_plain_data() -> None:
+    """By patterns as keys, or by rows that name their kind of pattern; and back."""
     config = tomllib.loads(TOML)
-    rows = olm.Rules.from_config(config["rows"])
-    assert olm.groups(config["groups"]) == olm.groups(rows)
-    assert json.loads(json.dumps(rows.to_config())) == config["rows"]
+    rows, by_text = config["rows"], config["by_text"]
+    assert olm.groups(rows) == olm.groups(by_text)
+    assert olm.Rules(by_text).to_config() == rows
+    assert olm.groups(json.loads(json.dumps(rows))) == olm.groups(rows)
+    nested = [{"contains": key, "value": row} for key, row in by_text.items()]
+    assert olm.groups(nested) == olm.groups(rows)
+
+
+def test_every_kind_of_pattern_and_value_goes_into_a_file_and_back() -> None:
+    layers = olm.per_layer([0.5, 1], axis=1)
+    table = olm.Rules(
+        {
+            olm.glob("**/bias"): {"weight_decay": 0, "labels": "adam"},
+            olm.prefix("h", "wte"): {"multipliers": layers, "labels": "adam"},
+            re.compile(".*w"): {"multipliers": 0.02, "labels": "muon"},
+            "": {"multipliers": 1, "weight_decay": 0.1, "labels": "adam"},
+        }
+    )
+    assert olm.groups(json.loads(json.dumps(table.to_config()))) == olm.groups(table)
+
+
+def test_that_each_parameter_has_a_row_can_be_asserted() -> None:
+    params = {"embed": 1.0, "head": 1.0}
+    rows = {"embed": {"b1": 0.8, "weight_decay": 0.1}}
+    lacking = [row.name for row in olm.assign(params, rows) if not row.rule]
+    assert lacking == ["head"]
+    assert all(row.rule for row in olm.assign(params, rows | {"head": {}}))
+    # Decays and labels assert it themselves.
+    with pytest.raises(ValueError, match="No rule of weight_decay takes 'head'"):
+        olm.adamw(0.1, **olm.groups(rows)).init(params)
 
 
 def test_columns_take_per_layer_and_schedules_where_they_mean_something() -> None:

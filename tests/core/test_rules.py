@@ -121,12 +121,15 @@ CONFIG = [
     {"prefix": ["x", "y/z"], "value": True},
     {"name": "head/kernel", "value": None},
     {"regex": "(?i)w.*", "value": "muon"},
-    {"contains": "", "value": {"multipliers": 1, "b2": 0.9}},
+    {"contains": "a", "value": {"name": "taken for a pattern"}},
+    {"contains": "b", "value": {}},
+    {"contains": "", "multipliers": 1, "b2": 0.9},
 ]
 
 
 def test_plain_data_comes_back_as_it_was() -> None:
     table = olm.Rules.from_config(CONFIG)
+    assert table == olm.Rules(CONFIG)
     assert table.to_config() == CONFIG
     assert table.find("q/bias")[1] == olm.per_layer([0, 0.5], axis=-1)
     assert table.find("WW")[1] == "muon"
@@ -150,6 +153,9 @@ def test_an_expression_keeps_its_flags() -> None:
     ("row", "words"),
     [
         ({"contain": "a", "value": 1}, "'contain'.*Near.*contains"),
+        ({"contain": "a", "b1": 1}, "'contain'.*Near.*contains"),
+        ({"contains": "a", "vaule": 1}, "'vaule'.*Near.*value"),
+        ({"contains": "a", "value": 1, "b1": 1}, "unknown key 'b1'"),
         ({"contains": "a"}, "one of .* and a value"),
         ({"value": 1}, "one of .* and a value"),
         ({"contains": "a", "glob": "b", "value": 1}, "one of .* and a value"),

@@ -124,16 +124,47 @@ def test_without_rules_it_shows_the_names(
     assert "head/kernel" in capsys.readouterr().out
 
 
+TABLE = """
+[[rules]]
+glob = "**/bias"
+weight_decay = 0.0
+[[rules]]
+contains = "stem"
+multipliers = 0.1
+b2 = 0.95
+[[rules]]
+contains = ""
+multipliers = 1.0
+weight_decay = 0.2
+b2 = 0.999
+"""
+
+
 def test_a_parameter_table_has_its_columns(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(model, rules=TABLE) == 0
+    header, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert header.split() == "name shape rule multiplier decay b2".split()
+    assert [row.split()[-3:] for row in rows] == [
+        ["1", "0.2", "0.999"],
+        ["1", "0", "0.999"],
+        ["0.1", "0.2", "0.95"],
+    ]
+
+
+def test_a_parameter_table_is_written_in_several_ways(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = {"stem": {"multipliers": 0.1}, "": {"multipliers": 1, "weight_decay": 0.2}}
-    assert run(model, rules=json.dumps({"groups": rows}), suffix=".json") == 0
-    as_groups = capsys.readouterr().out
-    assert "decay" in as_groups.splitlines()[0]
-    data = [{"contains": key, "value": value} for key, value in rows.items()]
-    assert run(model, rules=json.dumps(data), suffix=".json") == 0
-    assert capsys.readouterr().out == as_groups
+    flat = olm.Rules(rows).to_config()
+    nested = [{"contains": key, "value": value} for key, value in rows.items()]
+    shown = set()
+    for data in {"groups": rows}, {"groups": flat}, {"rules": flat}, flat, nested:
+        assert run(model, rules=json.dumps(data), suffix=".json") == 0
+        shown.add(capsys.readouterr().out)
+    assert len(shown) == 1
+    assert "decay" in shown.pop().splitlines()[0]
 
 
 def test_select_and_separator(

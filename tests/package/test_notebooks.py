@@ -173,6 +173,7 @@ def row(notebook: Any, start: str) -> list[float]:
 
 
 # What the texts say of the numbers, of those of a fresh run.
+LINES = {of: [f"{of}, {n}:" for n in ("fc4", "head")] for of in ("guess", "one rate")}
 COMPILED = "all-gather,all-reduce,leaves of state,bytes of state".split(",")
 CLAIMS: dict[str, Callable[[Callable[[str], list[float]]], bool]] = {
     "01_quickstart": lambda of: all(np.greater(of("multipliers"), of("one rate"))),
@@ -182,6 +183,8 @@ CLAIMS: dict[str, Callable[[Callable[[str], list[float]]], bool]] = {
     "03_tune_multipliers": lambda of: (
         of("guess")[-1]
         > 3 * max(of("one rate") + of("two learned") + of("five learned"))
+        and all(2 * last > first for first, last in map(of, LINES["guess"]))
+        and all(5 * last < first for first, last in map(of, LINES["one rate"]))
     ),
     "04_from_keras_and_pytorch": lambda of: (
         of("losses")[-1] < 1e-6 and of("weights after 30 steps")[-1] < 1e-5

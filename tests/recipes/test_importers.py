@@ -24,16 +24,11 @@ class Tensor(NamedTuple):
 
 class TestTorch:
     def test_the_tables_train_as_pytorch_does(self) -> None:
-        """A recorded run of AdamW, a group for each parameter."""
-        case = cases("torch")["adamw"]
-        lr, betas = case.config["lr"], tuple(case.config["betas"])
-        groups = [
-            {"params": [name.replace("/", ".")], "lr": lr * m, "betas": betas}
-            for name, m in case.config["multipliers"]
-        ]
-        decay = case.config["weight_decay"]
-        tables = from_torch_param_groups(groups, lr, decay, params=case.initial_params)
-        assert set(tables) == {"multipliers", "weight_decay", "b1", "b2"}
+        """A recorded run of AdamW, whose groups have every number of their own."""
+        case = cases("torch")["adamw_groups"]
+        lr, groups = case.config["lr"], case.config["groups"]
+        tables = from_torch_param_groups(groups, lr, params=case.initial_params)
+        assert set(tables) == {"multipliers", "weight_decay", "b1", "b2", "eps"}
         tx = olm.adamw(lr, **tables)
         update, params = jax.jit(tx.update), case.initial_params
         state = tx.init(params)

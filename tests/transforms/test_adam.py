@@ -85,10 +85,19 @@ ROWS = {
 }
 
 
-def one_optimizer_a_row(**options: Any) -> optax.GradientTransformation:
+def one_optimizer_a_row(
+    amsgrad: bool = False, **options: Any
+) -> optax.GradientTransformation:
     def make(row: Any) -> optax.GradientTransformation:
         rest = {key: value for key, value in row.items() if key != "multipliers"}
-        return optax.adamw(0.01 * row["multipliers"], **rest, **options)
+        rate, decay = 0.01 * row["multipliers"], rest.pop("weight_decay")
+        if not amsgrad:
+            return optax.adamw(rate, weight_decay=decay, **rest, **options)
+        return optax.chain(
+            optax.scale_by_amsgrad(**rest, **options),
+            optax.add_decayed_weights(decay),
+            optax.scale_by_learning_rate(rate),
+        )
 
     txs = {"stem": make(ROWS["stem"]), "head": make(ROWS[""])}
     return optax.multi_transform(txs, {"stem": "stem", "head": "head"})
@@ -97,7 +106,13 @@ def one_optimizer_a_row(**options: Any) -> optax.GradientTransformation:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"nesterov": True, "eps_root": 1e-2}, {"mu_dtype": "bfloat16"}],
+    [
+        {},
+        {"nesterov": True, "eps_root": 1e-2},
+        {"mu_dtype": "bfloat16"},
+        {"amsgrad": True},
+        {"amsgrad": True, "mu_dtype": "bfloat16", "eps_root": 1e-2},
+    ],
 )
 def test_a_table_equals_one_optimizer_a_row(dtype: str, options: Any) -> None:
     """To rounding: the same formulas, with 1 - b taken in Python as there."""
@@ -129,21 +144,53 @@ def test_a_schedule_of_the_decay_in_a_table_is_read_at_each_step() -> None:
         np.testing.assert_array_equal(updates["head"], 0)
 
 
-def test_layers_of_a_stack_have_betas_of_their_own() -> None:
+STACK_ROWS = [
+    {"multipliers": 0.25, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "weight_decay": 0},
+    {"multipliers": 0.5, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1},
+    {"multipliers": 1, "b1": 0, "b2": 0.99, "eps": 0, "weight_decay": 0.2},
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"amsgrad": True}])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_layers_of_a_stack_have_every_column_of_their_own(
+    axis: int, options: Any
+) -> None:
     """Slices get what the unrolled layers would get."""
-    rates, betas, decays = [0.25, 0.5, 1.0], [0.9, 0.95, 0.99], [0, 0.1, 0.2]
-    stack = {"w": jnp.linspace(-1, 1, 12).reshape(3, 4)}
-    tx = olm.adamw(
-        0.01,
-        b2={"w": olm.per_layer(betas)},
-        weight_decay={"w": olm.per_layer(decays)},
-        multipliers={"w": olm.per_layer(rates)},
-    )
-    stacked, _ = run(tx, 4, stack)
-    for i in range(3):
-        plain = optax.adamw(0.01 * rates[i], b2=betas[i], weight_decay=decays[i])
-        alone, _ = run(plain, 4, {"w": stack["w"][i]})
-        np.testing.assert_allclose(stacked["w"][i], alone["w"], rtol=8 * EPS)
+    stack = {"w": jnp.moveaxis(jnp.linspace(-1, 1, 12).reshape(3, 4), 0, axis)}
+    row = {
+        key: olm.per_layer([layer[key] for layer in STACK_ROWS], axis)
+        for key in STACK_ROWS[0]
+    }
+    stacked, _ = run(olm.adamw(0.01, **olm.groups({"w": row}), **options), 4, stack)
+    for i, layer in enumerate(STACK_ROWS):
+        plain = olm.adamw(0.01, **olm.groups({"": layer}), **options)
+        alone, _ = run(plain, 4, {"w": jnp.take(stack["w"], i, axis)})
+        ours = jnp.take(stacked["w"], i, axis)
+        np.testing.assert_allclose(ours, alone["w"], rtol=8 * EPS)
+
+
+def test_multipliers_and_decays_follow_schedules_of_their_own() -> None:
+    rate, decay = optax.linear_schedule(0.5, 1, 5), optax.linear_schedule(0.3, 0, 5)
+    layers = [olm.per_layer([schedule, 0.5, 0]) for schedule in (rate, decay)]
+    rows = {
+        "head": {"multipliers": rate, "weight_decay": decay},
+        "stem": {"multipliers": layers[0], "weight_decay": layers[1]},
+    }
+    tx = olm.adamw(0.01, **olm.groups(rows))
+    state, core = tx.init(PARAMS), optax.scale_by_adam()
+    core_state = core.init(PARAMS)
+    for step in range(4):
+        updates, state = tx.update(PARAMS, state, PARAMS)
+        adam, core_state = core.update(PARAMS, core_state)
+        expected = {
+            name: -0.01 * m * (adam[name] + wd * PARAMS[name])
+            for name, m, wd in (
+                ("head", rate(step), decay(step)),
+                ("stem", *(jnp.array([s(step), 0.5, 0]) for s in (rate, decay))),
+            )
+        }
+        chex.assert_trees_all_close(updates, expected, rtol=8 * EPS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
@@ -178,8 +225,21 @@ def test_the_state_is_that_of_optax(
     assert jax.tree.structure(mine) == jax.tree.structure(theirs)
 
 
+def row_of(group: Any, base_rate: float) -> dict[str, float]:
+    """PyTorch's group as a row of a table."""
+    b1, b2 = group["betas"]
+    row = {"multipliers": group["lr"] / base_rate, "b1": b1, "b2": b2}
+    return row | {key: group[key] for key in ("eps", "weight_decay")}
+
+
 def torch_optimizer(case: Case) -> optax.GradientTransformation:
     config = case.config
+    if "groups" in config:
+        rows = {
+            group["params"][0]: row_of(group, config["lr"])
+            for group in config["groups"]
+        }
+        return olm.adamw(config["lr"], **olm.groups(rows))
     table = config["multipliers"]
     if config["optimizer"] == "SGD":
         tx = optax.sgd(config["lr"], momentum=config["momentum"])
