@@ -31,10 +31,11 @@ VIT_B = [
 
 
 def multipliers(params: PyTree, decay: float = 0.5, **options: Any) -> dict[str, Any]:
-    """What each name gets; every rule is alive."""
+    """What each name gets; every rule is alive, and each name has one."""
     table = layer_decay(decay, params, **options)
     tree = named(params) if isinstance(params, list) else params
     rows = olm.assign(tree, table, on_unmatched="error")
+    assert all(sum(rule.takes(row.name) for rule in table) == 1 for row in rows)
     return {row.name: row.value for row in rows}
 
 
