@@ -333,6 +333,12 @@ STACKS: dict[str, str] = {
     "blocks/1/a/w:1",
     "U-Net": "conv_in/w:6 down_blocks/0/r/w:5 down_blocks/1/r/w:4 mid_block/a/0/w:3 "
     "mid_block/b/w:3 up_blocks/0/r/w:2 up_blocks/1/r/w:1 conv_out/w:0",
+    "a U-Net with attention": "down_blocks_0/resnets_0/c/w:6 "
+    "down_blocks_0/attentions_0/q/w:6 down_blocks_0/resnets_1/c/w:5 "
+    "down_blocks_0/attentions_1/q/w:5 down_blocks_0/downsamplers_0/c/w:5 "
+    "down_blocks_1/resnets_0/c/w:4 down_blocks_1/resnets_1/c/w:3 "
+    "mid_block/attentions_0/q/w:2 up_blocks_0/resnets_0/c/w:1 "
+    "up_blocks_0/resnets_1/c/w:1 up_blocks_0/attentions_0/q/w:1 conv_out/w:0",
     "another U-Net": "input_blocks/0/0/w:5 input_blocks/1/0/w:4 middle_block/0/w:3 "
     "output_blocks/0/0/w:2 output_blocks/1/0/w:1 out/0/w:0",
     "the halves of an autoencoder": "encoder/conv_in/w:4 encoder/down_blocks/0/r/w:3 "
