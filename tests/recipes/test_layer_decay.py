@@ -296,6 +296,11 @@ STACKS: dict[str, str] = {
     "MultiHeadBlock_1/w:1 MlpBlock_0/w:2 MlpBlock_1/w:1",
     "the same word without a number": "block/w:0 block_0/w:2 block_1/w:1",
     "Haiku's tilde": "net/~/conv1/w:3 net/block_0/w:2 net/block_1/w:1 net/~/linear/w:0",
+    "a model that is called a classifier": "vit_classifier/~/embed/w:3 "
+    "vit_classifier/~/block_0/~/mlp/~/linear_0/w:2 vit_classifier/~/head/~/mlp_0/a/w:0 "
+    "vit_classifier/~/block_1/~/mlp/~/linear_1/w:1 vit_classifier/~/head/~/mlp_1/a/w:0",
+    "a head with layers, and no blocks": "stem/w:3 head/layers/0/mlp/fc_0/w:2 "
+    "head/layers/1/mlp/fc_1/w:1",
     "only a head": "head/layers/0/w:2 head/layers/1/w:1",
     "GPT-2": "transformer/wte/embedding:3 transformer/wpe/embedding:3 "
     "transformer/h/0/ln_1/w:2 transformer/h/1/ln_1/w:1 transformer/ln_f/w:1 lm_head:0",
