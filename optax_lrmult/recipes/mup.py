@@ -41,7 +41,7 @@ def mup(
     weight_decay: float,
     axes: RulesLike = None,
     param_labels: ParamLabels = None,
-) -> dict[str, Rules]: ...
+) -> dict[str, Any]: ...
 
 
 def mup(
@@ -53,7 +53,7 @@ def mup(
     weight_decay: float | None = None,
     axes: RulesLike = None,
     param_labels: ParamLabels = None,
-) -> Rules | dict[str, Rules]:
+) -> Rules | dict[str, Any]:
     r"""µP's multipliers, from the shapes of a network and of the one it was tuned on.
 
     $$\text{Adam: } m = \frac{1}{r_\mathrm{in}}, \quad
