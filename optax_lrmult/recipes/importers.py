@@ -24,7 +24,7 @@ def from_torch_param_groups(
     params: PyTree = None,
     separator: str | None = ".",
     param_labels: ParamLabels = None,
-) -> dict[str, Rules]:
+) -> dict[str, Any]:
     r"""The tables that parameter groups of PyTorch say, by exact names.
 
     $$m = \mathrm{lr} \cdot \mathrm{lr\_scale} / \mathrm{lr}_0, \qquad
@@ -106,7 +106,7 @@ def from_big_vision(
     weight_decay: float = 0.0,
     wd_mults: Iterable[tuple[str, float]] = ((".*/kernel$", 1.0),),
     param_labels: ParamLabels = None,
-) -> dict[str, Rules]:
+) -> dict[str, Any]:
     r"""The tables that big_vision's `config.lr_mults` and `config.wd_mults` say.
 
     As there, a regular expression must match a name in full, and the first one that

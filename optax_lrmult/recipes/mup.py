@@ -42,7 +42,7 @@ def mup(
     weight_decay: float,
     axes: RulesLike = None,
     param_labels: ParamLabels = None,
-) -> dict[str, Rules]: ...
+) -> dict[str, Any]: ...
 
 
 def mup(
@@ -54,7 +54,7 @@ def mup(
     weight_decay: float | None = None,
     axes: RulesLike = None,
     param_labels: ParamLabels = None,
-) -> Rules | dict[str, Rules]:
+) -> Rules | dict[str, Any]:
     r"""µP's multipliers, from the shapes of a network and of the one it was tuned on.
 
     $$\text{Adam: } m = \frac{1}{r_\mathrm{in}}, \quad
@@ -72,7 +72,14 @@ def mup(
     | output weight, `"plain"` | 1 / r_in | 1 / r_in | the same / r_in^2 |
 
     These rates are half of µP. The other half is the initialisation in the last column,
-    which is up to the network: without it the best rate moves with the width.
+    which is up to the network: without it the best rate moves with the width. With
+    AdamW, most of the effect is the embedding's rate (Kalra and Barkeshli 2026), which
+    is one rule without this recipe: `{"embed": width / base_width}`.
+
+    CompleteP keeps rates right in deeper networks too, whose residual branches it
+    scales. Its rates and decays are these tables with `weight_decay`, without decay for
+    vectors: `no_decay(params) + tables["weight_decay"]`. It divides Adam's epsilon by
+    the ratio of widths and by that of depths.
 
     Args:
       params: the network's parameters, or their shapes from `jax.eval_shape`.
@@ -100,7 +107,9 @@ def mup(
         grown is no fan; or a pattern matches nothing.
 
     Source: Yang et al. 2022, https://arxiv.org/abs/2203.03466, tables 3 and 8;
-    https://github.com/microsoft/mup
+    https://github.com/microsoft/mup; Dey et al. 2025 (CompleteP),
+    https://arxiv.org/abs/2505.01618; Kalra and Barkeshli 2026,
+    https://arxiv.org/abs/2605.21486
 
     Example:
       >>> import jax

@@ -1,6 +1,7 @@
 """Tables: their order, how they add up, and plain data in and out."""
 
 import dataclasses
+import json
 import re
 from types import MappingProxyType
 from typing import Any
@@ -133,6 +134,21 @@ def test_plain_data_comes_back_as_it_was() -> None:
     assert table.to_config() == CONFIG
     assert table.find("q/bias")[1] == olm.per_layer([0, 0.5], axis=-1)
     assert table.find("WW")[1] == "muon"
+
+
+def test_rows_of_plain_data_stand_wherever_a_table_does() -> None:
+    rows = json.loads(
+        '[{"glob": "**/bias", "value": 0.5}, {"contains": "", "value": 0}]'
+    )
+    params = {"stem": {"kernel": jnp.ones(1), "bias": jnp.ones(1)}}
+    tables = {"multipliers": rows, "weight_decay": rows, "b1": rows, "b2": rows}
+    tx = olm.adamw(1.0, eps=rows, **tables)
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert float(updates["stem"]["kernel"][0]) == 0
+    assert float(updates["stem"]["bias"][0]) == pytest.approx(-0.5 * (1 / 1.5 + 0.5))
+    assert olm.by_name(rows)({"bias": 1.0}) == {"bias": 0.5}
+    shown = olm.preview(params, **tables).to_dict()["parameters"]
+    assert [row["b2"] for row in shown] == [0.5, 0]
 
 
 def test_whole_names_are_taken_as_they_are_and_may_print_in_other_words() -> None:

@@ -1,5 +1,6 @@
-"""A user's code, as a type checker sees it: `pyright` checks what each call returns."""
+"""A user's code, as a type checker sees it: `pyright` checks arguments and results."""
 
+# pyright: reportArgumentType=true, reportCallIssue=true
 import re
 from typing import Any, assert_type
 
@@ -19,7 +20,15 @@ def train() -> dict[str, jax.Array]:
     assert_type(olm.recipes.freeze("stem") + olm.recipes.no_decay(params), olm.Rules)
     assert_type(olm.recipes.layer_decay(0.5, ["block_0/w", "head/w"]), olm.Rules)
     assert_type(olm.Rules.from_config(table.to_config()), olm.Rules)
-    assert_type(olm.groups({"": {"b2": 0.95}}), dict[str, olm.Rules])
+
+    # Columns go into the call of an optimizer, whose other arguments are no tables.
+    columns = olm.groups({"": {"b2": 0.95, "labels": "adam"}})
+    olm.by_name(columns.pop("labels"))(params)
+    olm.scale_by_adam(**columns)
+    olm.adamw(1e-3, weight_decay=[{"contains": "", "value": 0.1}], **columns)
+    olm.adamw(1e-3, **olm.recipes.from_big_vision([("stem", 0.1)]))
+    olm.adamw(1e-3, **olm.recipes.mup(params, params, readout="plain", weight_decay=1))
+    olm.preview(params, **columns)
 
     rows = olm.assign(params, table)
     assert_type(rows, list[olm.Assignment])

@@ -110,6 +110,7 @@ def one_optimizer_a_row(
         {},
         {"nesterov": True, "eps_root": 1e-2},
         {"mu_dtype": "bfloat16"},
+        {"mu_dtype": "float32"},
         {"amsgrad": True},
         {"amsgrad": True, "mu_dtype": "bfloat16", "eps_root": 1e-2},
     ],
@@ -193,7 +194,16 @@ def test_multipliers_and_decays_follow_schedules_of_their_own() -> None:
         chex.assert_trees_all_close(updates, expected, rtol=8 * EPS)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize(
+    ("dtype", "mu_dtype"),
+    [
+        ("float32", None),
+        ("float32", "bfloat16"),
+        ("bfloat16", None),
+        ("bfloat16", "float32"),
+        ("complex64", None),
+    ],
+)
 @pytest.mark.parametrize(
     ("ours", "plain"),
     [
@@ -204,7 +214,7 @@ def test_multipliers_and_decays_follow_schedules_of_their_own() -> None:
 )
 @pytest.mark.parametrize("rate", [0.1, optax.constant_schedule(0.1)])
 def test_the_state_is_that_of_optax(
-    ours: Any, plain: Any, rate: Any, dtype: str
+    ours: Any, plain: Any, rate: Any, dtype: str, mu_dtype: Any
 ) -> None:
     """Before and after a step, whatever the tables."""
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), PARAMS)
@@ -218,9 +228,8 @@ def test_the_state_is_that_of_optax(
 
         return jax.eval_shape(step, params)
 
-    tables["mu_dtype"] = mu_dtype = None if dtype == "complex64" else "bfloat16"
     theirs = states(plain(rate, mu_dtype=mu_dtype))
-    mine = states(ours(rate, multipliers=multipliers, **tables))
+    mine = states(ours(rate, multipliers=multipliers, mu_dtype=mu_dtype, **tables))
     chex.assert_trees_all_equal_shapes_and_dtypes(mine, theirs)
     assert jax.tree.structure(mine) == jax.tree.structure(theirs)
 
