@@ -24,7 +24,8 @@ from optax_lrmult.recipes import (
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+    numbers = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(numbers, jnp.float32)
 
 
 def assert_close(ours: Any, expected: Any, rtol: float = 1e-5) -> None:
@@ -32,7 +33,11 @@ def assert_close(ours: Any, expected: Any, rtol: float = 1e-5) -> None:
 
 
 def first_update(tx: optax.GradientTransformation, params: Any, gradients: Any) -> Any:
-    return tx.update(gradients, tx.init(params), params)[0]
+    @jax.jit
+    def update(gradients: Any, params: Any) -> Any:
+        return tx.update(gradients, tx.init(params), params)[0]
+
+    return update(gradients, params)
 
 
 def dense(seed: int, *shape: int) -> dict[str, jax.Array]:
