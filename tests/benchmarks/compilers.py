@@ -89,8 +89,9 @@ def promised(row: Row, kernels: int) -> dict[str, float]:
 
     Beside a leaf, a kernel reads the leaf's numbers of the tables. On a GPU, each
     further value of a beta has a kernel of one number, for the correction of its
-    moments. A TPU prepares a vector of multipliers in two small kernels, whatever the
-    number of leaves that read it.
+    moments. From v6e on, TPUs run some pairs of leaves in one kernel, if both have the
+    same betas. A TPU prepares a vector of multipliers in two small kernels, whatever
+    the number of leaves that read it.
     """
     kind, _, groups = row["optimizer"].rpartition(" ")
     leaves, is_tpu = row["leaves"], row["target"].startswith("TPU")
@@ -101,9 +102,10 @@ def promised(row: Row, kernels: int) -> dict[str, float]:
             more = 2 if is_tpu else 0
             return {"kernels": kernels + more, "bytes over": FLOAT * 32 * leaves}
         case "Adam by name":
-            more = 0 if is_tpu else 2 * (int(groups) - 1)
+            betas = 2 * (int(groups) - 1)
+            most = max(kernels, leaves) if is_tpu else kernels + betas
             scalars = FLOAT * 10 * (leaves + int(groups))
-            return {"kernels": kernels + more, "bytes over": scalars}
+            return {"kernels": most, "bytes over": scalars}
         case "packed" if row["tree"] in MANY and row["target"] != "CPU":
             return {"kernels": kernels / (4 if is_tpu else 10) + 2}
         case _:

@@ -2,16 +2,20 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import re
+from collections.abc import Sequence
 
-_KERNEL = " fusion("
+KERNELS = ("fusion", "concatenate")
 _COLLECTIVE = re.compile(
     " (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
     r"(?:-start)?\("
 )
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_NAME = re.compile(r"%[\w.\-]+")
+_COMPUTATION = re.compile(r"^(ENTRY )?(%[\w.\-]+) [^\n]*\{\n(.*?)^\}", re.M | re.S)
 # %name = shape operation(operands), attributes: the shape may be a tuple, with layouts
 # such as {0:T(1024)} in it.
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\([^=]*?\)|\S+) ([\w-]+)\((.*)")
@@ -22,11 +26,13 @@ class Program:
     """Counts of a compiled program.
 
     Attributes:
-      kernels: fusions of the entry computation, each of them a kernel that is started.
-      bytes: what these read and write; an operand counts whole, even if only a slice
-        of it is read, and operands in fast memory count as all others.
-      cycles: the compiler's own estimate, summed over the whole text; `None` if it
-        makes none. A loop's body counts once.
+      kernels: fusions of the entry computation, and concatenations that stand beside
+        them: each is a kernel that is started.
+      bytes: what these read and write. Of an operand that a kernel takes slices of,
+        the slices count. Operands in fast memory count as all others.
+      cycles: the compiler's own estimate, summed over the kernels of the whole text,
+        without the copies that run beside them; `None` if it makes none. A loop's body
+        counts once.
       prefetches: copies that run beside kernels.
       collectives: how often chips talk, by kind, in the whole text.
     """
@@ -42,28 +48,82 @@ def program(text: str) -> Program:
     """The counts of `compiled.as_text()`."""
     # XLA numbers the members of long tuples: /*index=5*/. The sign "=" is in the way.
     text = re.sub(r"/\*index=\d+\*/", "", text)
-    entry = text[text.index("\nENTRY ") :].split("\n}", 1)[0]
-    found = list(filter(None, map(_INSTRUCTION.match, entry.split("\n"))))
-    shapes = {match[1]: match[2] for match in found}
-    kernels = [match for match in found if match[3] == "fusion"]
-    if len(kernels) != entry.count(_KERNEL):
+    found = _COMPUTATION.findall(text)
+    computations = {name: body for _, name, body in found}
+    (entry,) = (body for is_entry, _, body in found if is_entry)
+    instructions = _instructions(entry)
+    kernels = [i for i in instructions.values() if i.operation in KERNELS]
+    there = sum(entry.count(f" {kind}(") for kind in KERNELS)
+    if len(kernels) != there:
         raise ValueError(
-            f"{len(kernels)} of {entry.count(_KERNEL)} fusions were read: XLA writes "
-            f"its programs otherwise than {__name__} expects."
+            f"{len(kernels)} of {there} kernels were read: XLA writes its programs "
+            f"otherwise than {__name__} expects."
         )
+    moved = 0
+    for kernel in kernels:
+        body = computations.get(kernel.called, "")
+        whole = [instructions[name].nbytes for name in kernel.operands]
+        moved += kernel.nbytes + int(sum(map(min, whole, _needed(body, len(whole)))))
     cycles = [int(number) for number in _CYCLES.findall(text)]
     return Program(
         kernels=len(kernels),
-        bytes=sum(_nbytes(kernel[2]) + _read(kernel[4], shapes) for kernel in kernels),
+        bytes=moved,
         cycles=sum(cycles) if cycles else None,
         prefetches=entry.count(" copy-start("),
         collectives=dict(collections.Counter(_COLLECTIVE.findall(text))),
     )
 
 
-def _read(operands_and_more: str, shapes: dict[str, str]) -> int:
-    operands = re.findall(r"%[\w.\-]+", operands_and_more.split("), ")[0])
-    return sum(_nbytes(shapes[name]) for name in operands)
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    nbytes: int
+    operation: str
+    operands: list[str]
+    place: str
+    called: str
+
+
+def _instructions(computation: str) -> dict[str, _Instruction]:
+    found: dict[str, _Instruction] = {}
+    for match in filter(None, map(_INSTRUCTION.match, computation.split("\n"))):
+        name, shape, operation, rest = match.groups()
+        inside = rest.split(")", 1)[0]
+        called = re.search(r"calls=(%[\w.\-]+)", rest)
+        found[name] = _Instruction(
+            nbytes=_nbytes(shape),
+            operation=operation,
+            operands=_NAME.findall(inside),
+            place=inside,
+            called=called[1] if called else "",
+        )
+    return found
+
+
+def _needed(body: str, operands: int) -> Sequence[float]:
+    """The most that a kernel needs of each operand, where it takes slices of it."""
+    if "slice(" not in body:
+        return [math.inf] * operands
+    inside = _instructions(body)
+    users: dict[str, list[_Instruction]] = collections.defaultdict(list)
+    names = {id(instruction): name for name, instruction in inside.items()}
+    for instruction in inside.values():
+        for operand in dict.fromkeys(instruction.operands):
+            users[operand].append(instruction)
+
+    @functools.cache
+    def needed(name: str) -> float:
+        total = 0.0
+        for user in users[name]:
+            if user.operation in ("slice", "dynamic-slice"):
+                total += user.nbytes
+            elif user.nbytes == inside[name].nbytes and users[names[id(user)]]:
+                total += needed(names[id(user)])  # Elementwise, and sliced later.
+            else:
+                return math.inf
+        return total or math.inf
+
+    places = {i.place: n for n, i in inside.items() if i.operation == "parameter"}
+    return [needed(places[str(place)]) for place in range(operands)]
 
 
 def _nbytes(shape: str) -> int:
