@@ -1,4 +1,8 @@
-"""The benchmark's command line: `python -m tests.benchmarks --help`."""
+"""The benchmark's command line: `python -m tests.benchmarks --help`.
+
+`--part compilers --out tests/benchmarks/results/compilers.json` keeps what the README
+quotes, of all targets or of the one that is named; so does `--part pod` in `pod.json`.
+"""
 
 import argparse
 import inspect

@@ -18,7 +18,7 @@ _NAME = re.compile(r"%[\w.\-]+")
 _COMPUTATION = re.compile(r"^(ENTRY )?(%[\w.\-]+) [^\n]*\{\n(.*?)^\}", re.M | re.S)
 # %name = shape operation(operands), attributes: the shape may be a tuple, with layouts
 # such as {0:T(1024)} in it.
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?(%\S+) = (\([^=]*?\)|\S+) ([\w-]+)\((.*)")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?(%\S+) = (\([^=]*?\)|\S+) ([\w-]+)\((.*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Program:
     Attributes:
       kernels: fusions of the entry computation, and concatenations that stand beside
         them: each is a kernel that is started.
-      bytes: what these read and write. Of an operand that a kernel takes slices of,
-        the slices count. Operands in fast memory count as all others.
+      bytes: what these read and write. Of an array that a kernel takes slices of, or
+        writes a slice into, the slices count. Arrays in fast memory count as others.
       cycles: the compiler's own estimate, summed over the kernels of the whole text,
         without the copies that run beside them; `None` if it makes none. A loop's body
         counts once.
@@ -59,15 +59,16 @@ def program(text: str) -> Program:
             f"{len(kernels)} of {there} kernels were read: XLA writes its programs "
             f"otherwise than {__name__} expects."
         )
-    moved = 0
+    moved = 0.0
     for kernel in kernels:
         body = computations.get(kernel.called, "")
         whole = [instructions[name].nbytes for name in kernel.operands]
-        moved += kernel.nbytes + int(sum(map(min, whole, _needed(body, len(whole)))))
+        moved += min(kernel.nbytes, _written(body))
+        moved += sum(map(min, whole, _needed(body, len(whole))))
     cycles = [int(number) for number in _CYCLES.findall(text)]
     return Program(
         kernels=len(kernels),
-        bytes=moved,
+        bytes=int(moved),
         cycles=sum(cycles) if cycles else None,
         prefetches=entry.count(" copy-start("),
         collectives=dict(collections.Counter(_COLLECTIVE.findall(text))),
@@ -81,12 +82,13 @@ class _Instruction:
     operands: list[str]
     place: str
     called: str
+    is_root: bool
 
 
 def _instructions(computation: str) -> dict[str, _Instruction]:
     found: dict[str, _Instruction] = {}
     for match in filter(None, map(_INSTRUCTION.match, computation.split("\n"))):
-        name, shape, operation, rest = match.groups()
+        root, name, shape, operation, rest = match.groups()
         inside = rest.split(")", 1)[0]
         called = re.search(r"calls=(%[\w.\-]+)", rest)
         found[name] = _Instruction(
@@ -95,8 +97,20 @@ def _instructions(computation: str) -> dict[str, _Instruction]:
             operands=_NAME.findall(inside),
             place=inside,
             called=called[1] if called else "",
+            is_root=bool(root),
         )
     return found
+
+
+def _written(body: str) -> float:
+    """The most that a kernel writes, where it writes a slice into an array in place."""
+    if "dynamic-update-slice(" not in body:
+        return math.inf
+    inside = _instructions(body)
+    (root,) = (instruction for instruction in inside.values() if instruction.is_root)
+    if root.operation != "dynamic-update-slice":
+        return math.inf
+    return inside[root.operands[1]].nbytes
 
 
 def _needed(body: str, operands: int) -> Sequence[float]:
@@ -112,15 +126,17 @@ def _needed(body: str, operands: int) -> Sequence[float]:
 
     @functools.cache
     def needed(name: str) -> float:
-        total = 0.0
+        total = 0.0 if users[name] else math.inf
         for user in users[name]:
             if user.operation in ("slice", "dynamic-slice"):
                 total += user.nbytes
+            elif user.operation == "dynamic-update-slice" and user.is_root:
+                total += 0 if user.operands[0] == name else math.inf
             elif user.nbytes == inside[name].nbytes and users[names[id(user)]]:
                 total += needed(names[id(user)])  # Elementwise, and sliced later.
             else:
                 return math.inf
-        return total or math.inf
+        return total
 
     places = {i.place: n for n, i in inside.items() if i.operation == "parameter"}
     return [needed(places[str(place)]) for place in range(operands)]

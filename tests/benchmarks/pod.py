@@ -30,8 +30,8 @@ LARGE = {
     "5.3 B": Decoder(32, 4096, 11008),
     "7 B": Decoder(32, 4096, 11008, is_gated=True),
 }
-SMALL = Decoder(22, 2048, 5632, is_gated=True, is_scanned=False)
-"""For one GPU: 1.2 billion parameters, and a leaf for each matrix of each block."""
+SMALL = Decoder(16, 2048, 5632, is_gated=True, is_scanned=False)
+"""For one GPU: a billion parameters, and a leaf for each matrix of each block."""
 TINY = Decoder(2, 512, 1024, words=512)
 Make = Callable[[PyTree], Any]
 

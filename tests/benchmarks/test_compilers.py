@@ -77,6 +77,25 @@ ENTRY %main (a: f32[60], b: f32[40], i: s32[]) -> f32[10] {
     assert program(whole).bytes == (240 + 160 + 400) + (400 + 4 + 40)
 
 
+def test_of_a_slice_in_place_only_the_slice_is_written() -> None:
+    text = """\
+%put (p: f32[100], q: f32[10], i: s32[]) -> f32[100] {
+  %p = f32[100]{0} parameter(0)
+  %q = f32[10]{0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %new = f32[100]{0} dynamic-update-slice(%p, %q, %i)
+}
+
+ENTRY %main (p: f32[100], q: f32[10], i: s32[]) -> f32[100] {
+  %p = f32[100]{0} parameter(0)
+  %q = f32[10]{0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %kernel = f32[100]{0} fusion(%p, %q, %i), kind=kLoop, calls=%put
+}
+"""
+    assert program(text).bytes == 40 + 0 + 40 + 4
+
+
 def test_a_fusion_that_is_not_understood_is_told() -> None:
     other_comment = TEXT.replace("/*index=5*/f32[2]", "/*place=5*/f32[2]")
     with pytest.raises(ValueError, match="1 of 2 kernels were read"):
@@ -183,6 +202,18 @@ def test_a_shared_vector_is_the_same_optimizer() -> None:
         updates.append([float(leaf[0]) for leaf in trees.jax.tree.leaves(update)])
     assert updates[0] == pytest.approx(updates[1], rel=1e-6)
     assert len(set(updates[0])) == 2
+
+
+def test_the_kept_results_keep_the_promises() -> None:
+    assert broken(costs.kept("compilers")) == []
+
+
+def test_the_readme_says_nothing_of_costs_or_what_the_results_say() -> None:
+    """If not: python -m tests.benchmarks --costs."""
+    text = README.read_text(encoding="utf-8")
+    table = costs.readme_table(costs.kept("compilers"))
+    assert (table in text) == ("## What it costs" in text)
+    assert ("images/costs.png" in text) <= (table in text)
 
 
 def test_the_readme_s_table_quotes_each_machine() -> None:
