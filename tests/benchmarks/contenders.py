@@ -117,3 +117,65 @@ def masked_chain(groups: int) -> Make:
         return optax.chain(optax.scale_by_adam(), *scales, learning_rate)
 
     return make
+
+
+def shared_vector(groups: int) -> Make:
+    """Multipliers as elements of one small array, which every leaf reads.
+
+    On a GPU, XLA puts what reads one array into one kernel, if the shapes are equal;
+    elsewhere each leaf reads a scalar, as ours do.
+    """
+    table = multipliers(groups)
+
+    def make(tree: PyTree) -> optax.GradientTransformation:
+        names = jax.tree.leaves(labels(tree, groups))
+        places = [list(table).index(name) for name in names]
+
+        def vector() -> list[jax.Array]:
+            all_of_them = jnp.asarray(list(table.values()), jnp.float32)
+            hidden = jax.lax.optimization_barrier(all_of_them)
+            return [hidden[index] for index in range(groups)]
+
+        def scalars() -> list[jax.Array]:
+            each = [jnp.full(1, m, jnp.float32) for m in table.values()]
+            return [x.reshape(()) for x in jax.lax.optimization_barrier(each)]
+
+        def update(updates: PyTree, state: Any, params: PyTree = None) -> Any:
+            factors = jax.lax.platform_dependent(cuda=vector, default=scalars)
+            leaves, treedef = jax.tree.flatten(updates)
+            scaled = [x * factors[i] for x, i in zip(leaves, places, strict=True)]
+            return treedef.unflatten(scaled), state
+
+        by_vector = optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+        return optax.chain(optax.adam(RATE), by_vector)
+
+    return make
+
+
+def adam_by_name(groups: int) -> Make:
+    """Every number of Adam from a table, and each of them another in each row."""
+    rows = {
+        name: {
+            "multipliers": value,
+            "weight_decay": value / 10,
+            "b1": 0.8 + index / 100,
+            "b2": 0.9 + index / 1000,
+            "eps": 1e-8 * value,
+        }
+        for index, (name, value) in enumerate(multipliers(groups).items())
+    }
+    columns = olm.groups(rows)
+    return lambda tree: olm.adamw(RATE, **columns, param_labels=labels(tree, groups))
+
+
+def muon(tree: PyTree) -> optax.GradientTransformation:
+    """Muon for hidden matrices, and Adam for the rest."""
+    matrices = olm.by_name(olm.recipes.hidden_matrices(tree), default=None)
+    return optax.contrib.muon(RATE, muon_weight_dimension_numbers=matrices)
+
+
+def muon_static(groups: int) -> Make:
+    table = multipliers(groups)
+    return lambda tree: olm.with_name_multipliers(
+        muon(tree), table, param_labels=labels(tree, groups)
+    )

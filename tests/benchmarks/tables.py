@@ -1,6 +1,7 @@
 """Rows of a benchmark as text, and what they were measured on."""
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -38,3 +39,22 @@ def machine() -> str:
         where = f"{os.cpu_count()} cores of a CPU"
     versions = [f"{n} {importlib.metadata.version(n)}" for n in ("jax", "optax")]
     return f"On {where}, {', '.join(versions)}."
+
+
+def as_json(results: dict[str, Any]) -> str:
+    """A row a line, and numbers to six digits."""
+    parts = [f"{json.dumps(name)}: {_lines(rows)}" for name, rows in results.items()]
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _lines(rows: Any) -> str:
+    if not isinstance(rows, list):
+        return json.dumps(rows)
+    return "[\n" + ",\n".join(json.dumps(_rounded(row)) for row in rows) + "]"
+
+
+def _rounded(row: Row) -> Row:
+    def rounded(value: Any) -> Any:
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return {name: rounded(value) for name, value in row.items()}

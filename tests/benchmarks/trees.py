@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 PyTree = Any
-VIT_S, VIT_B = (12, 384), (12, 768)
+VIT_S, VIT_B, GPT = (12, 384), (12, 768), (12, 768)
 """Depth and width."""
 
 
@@ -48,6 +48,25 @@ def scanned_vit(depth: int, width: int) -> PyTree:
     """The same, with the blocks stacked as `nn.scan` stacks them."""
     stacked = jax.tree.map(lambda x: array(depth, *x.shape), block(width))
     return {**around_blocks(width), "blocks": stacked}
+
+
+def gpt(depth: int, width: int) -> PyTree:
+    """A decoder as GPT-2, with a head of its own."""
+    tables = {"wte": array(50304, width), "wpe": array(1024, width)}
+    blocks = {f"h_{index}": block(width) for index in range(depth)}
+    return {**tables, **blocks, "ln_f": norm(width), "lm_head": array(width, 50304)}
+
+
+def lora(depth: int, width: int, rank: int = 8) -> PyTree:
+    """The adapters of a decoder, two matrices beside each matrix of a block."""
+    shapes = {f"{x}_proj": (width, width) for x in ("q", "k", "v", "o")}
+    shapes |= {f"{x}_proj": (width, 4 * width) for x in ("gate", "up")}
+    shapes["down_proj"] = (4 * width, width)
+    adapters = {
+        name: {"lora_a": array(inputs, rank), "lora_b": array(rank, outputs)}
+        for name, (inputs, outputs) in shapes.items()
+    }
+    return {f"layer_{index}": adapters for index in range(depth)}
 
 
 def leaves(count: int, size: int) -> PyTree:
