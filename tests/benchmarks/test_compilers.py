@@ -214,6 +214,14 @@ def test_the_readme_says_nothing_of_costs_or_what_the_results_say() -> None:
     table = costs.readme_table(costs.kept("compilers"))
     assert (table in text) == ("## What it costs" in text)
     assert ("images/costs.png" in text) <= (table in text)
+    found = {
+        row["optimizer"]: row["kernels"]
+        for row in costs.kept("compilers")
+        if (row["tree"], row["target"]) == ("ViT-S", "H100")
+    }
+    groups, ours = found["multi_transform 14"], found["static 14"]
+    assert found["plain"] == ours
+    assert f"are {groups} kernels | are {ours} kernels, as without groups" in text
 
 
 def test_the_readme_s_table_quotes_each_machine() -> None:
