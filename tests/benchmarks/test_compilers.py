@@ -206,6 +206,7 @@ def test_a_shared_vector_is_the_same_optimizer() -> None:
 
 def test_the_kept_results_keep_the_promises() -> None:
     assert broken(costs.kept("compilers")) == []
+    assert more_talk(costs.kept("pod")) == []
 
 
 def test_the_readme_says_nothing_of_costs_or_what_the_results_say() -> None:
