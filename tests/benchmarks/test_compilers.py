@@ -125,7 +125,7 @@ def test_promises_that_hold() -> None:
             muon_static_14=(900, 800),
             multi_transform_14=(999, 10**6),
         )
-        + rows("TPU v5e", plain=(200, 0), per_layer=(202, 5000), packed_14=(50, 1))
+        + rows("TPU v6e", plain=(100, 0), per_layer=(102, 5000), packed_14=(50, 1))
     )
 
 
