@@ -34,5 +34,6 @@ from optax_lrmult.transforms import (
     packed_state as packed_state,
     unpacked_state as unpacked_state,
 )
+from optax_lrmult.moving import move_state as move_state
 
 __version__ = "0.2.0"

@@ -18,7 +18,7 @@ PUBLIC = {
         path_labels Rule Rules glob prefix per_layer groups assign Assignment preview
         scale_by_name_multiplier with_name_multipliers trainable by_name
         add_decayed_weights_by_name scale_by_adam adam adamw
-        packed packed_state unpacked_state
+        packed packed_state unpacked_state move_state
     """,
     "recipes": """
         layer_decay discriminative unfreeze_at unfreeze_from_top lora_plus mup by_kind

@@ -28,7 +28,10 @@ INSTALLS = {
     "03_tune_multipliers": ["matplotlib", *R_NET],
     "04_from_keras_and_pytorch": ["matplotlib"],
     "05_scale_out": ["flax", "matplotlib"],
+    "06_width_transfer": ["matplotlib", "scikit-learn"],
 }
+# What a package is called on PyPI, if not by its module's name.
+OF_MODULES = {"scikit-learn": "sklearn"}
 OWN_DEPENDENCIES = {"jax", "numpy", "optax"}
 FLAX = tuple(int(part) for part in metadata.version("flax").split(".")[:2])
 NEED_FLAX_0_11 = {"02_finetune_flax"}
@@ -104,7 +107,8 @@ def test_imports_public_names_of_what_the_first_cell_installs(name: str) -> None
     ]
     assert not [module for module in modules if "._" in f".{module}"]
     others = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
-    assert others <= OWN_DEPENDENCIES | {"optax_lrmult", *INSTALLS[name]}
+    installed = {OF_MODULES.get(package, package) for package in INSTALLS[name]}
+    assert others <= OWN_DEPENDENCIES | {"optax_lrmult", *installed}
 
 
 def modules_of(node: ast.AST) -> list[str]:
@@ -192,6 +196,19 @@ CLAIMS: dict[str, Callable[[Callable[[str], list[float]]], bool]] = {
     "05_scale_out": lambda of: (
         all(of(name)[0] == of(name)[1] > 0 for name in COMPILED)
         and of("largest difference")[0] < 1e-3
+    ),
+    "06_width_transfer": lambda of: (
+        4 * of("rate, standard")[2] <= of("rate, standard")[0]
+        and 8 * of("rate, one rule")[2] <= of("rate, one rule")[0]
+        and all(
+            max(rates) <= 2 * min(rates)
+            for rates in (of("rate, mup"), of("rate of its input layer"))
+        )
+        # At width 1,024: at the best rate, and at the best one of width 64.
+        and of("loss, standard")[1] > 1.5 * of("loss, standard")[0]
+        and of("loss, mup")[1] < 1.1 * of("loss, mup")[0]
+        and max(of("loss, mup")[1], of("loss, one rule")[2]) < of("loss, standard")[0]
+        and of("loss, one rule")[2] < 1.2 * of("loss, mup")[0]
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,11 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from flax.training import checkpoints
 from flax.training.train_state import TrainState
 
 import optax_lrmult
-from optax_lrmult import adam, adamw
+from optax_lrmult import adam, adamw, move_state
 
 RATE = 0.05
 INPUTS = np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3)
@@ -109,6 +111,10 @@ class FunctionalRun:
     def restore(self, tree: Any) -> None:
         self.tree = tree
 
+    def take_over(self, old: Any) -> None:
+        opt_state = move_state(old.tree["opt_state"], self.tree["opt_state"])
+        self.tree = {"params": old.params(), "opt_state": opt_state}
+
     def params(self) -> Any:
         return self.tree["params"]
 
@@ -126,6 +132,10 @@ class LinenRun:
 
     def restore(self, tree: Any) -> None:
         self.tree = tree
+
+    def take_over(self, old: Any) -> None:
+        opt_state = move_state(old.tree.opt_state, self.tree.opt_state)
+        self.tree = old.tree.replace(tx=self.tree.tx, opt_state=opt_state)
 
     def params(self) -> Any:
         return self.tree.params
@@ -146,6 +156,11 @@ class NnxRun:
 
     def restore(self, tree: Any) -> None:
         nnx.update((self.model, self.optimizer), tree)
+
+    def take_over(self, old: Any) -> None:
+        nnx.update(self.model, nnx.state(old.model))
+        new = move_state(old.optimizer.opt_state, self.optimizer.opt_state)
+        self.optimizer.opt_state = new
 
     def params(self) -> Any:
         return nnx.to_pure_dict(nnx.state(self.model, nnx.Param))
@@ -178,7 +193,20 @@ def trip(request: pytest.FixtureRequest, tmp_path: Path) -> Trip:
         nnx.replace_by_pure_dict(target, restored)
         return target
 
-    return {"orbax": through_orbax, "msgpack": through_msgpack}[request.param]
+    def through_flax(saved: Any, target: Any) -> Any:
+        checkpoints.save_checkpoint(tmp_path, saved, step=0)
+        return checkpoints.restore_checkpoint(tmp_path, target)
+
+    def through_pickle(saved: Any, target: Any) -> Any:
+        del target
+        return pickle.loads(pickle.dumps(jax.device_get(saved)))
+
+    return {
+        "orbax": through_orbax,
+        "msgpack": through_msgpack,
+        "flax.training.checkpoints": through_flax,
+        "pickle": through_pickle,
+    }[request.param]
 
 
 by_msgpack = pytest.mark.parametrize("trip", ["msgpack"], indirect=True)
@@ -326,16 +354,38 @@ def test_interrupted_run_equals_the_uninterrupted(
     assert_same_bits(arrays(other.tree), arrays(run.tree))
 
 
+# Into a state of another structure. The cases of move_state are in test_moving.py.
+
+
+def slower_later(step: Any) -> Any:
+    return jnp.where(step < 3, RATE, 0.1 * RATE)
+
+
+@pytest.mark.parametrize("start", [FunctionalRun, LinenRun, NnxRun])
 @by_msgpack
-def test_adams_state_moves_into_a_longer_chain(trip: Trip) -> None:
-    """By its leaves, as the README says."""
-    run, old = (FunctionalRun(optax.adam(falling_rate)) for _ in range(2))
+def test_a_plain_run_goes_on_in_a_chain(start: Start, trip: Trip) -> None:
+    """With a member more, and with a schedule, which does not begin anew."""
+    run, old = start(optax.adam(RATE)), start(optax.adam(RATE))
     run.train(3)
     old.restore(trip(run.tree, old.tree))
-    new = FunctionalRun(in_chain(ONES, falling_rate))
-    structure = jax.tree.structure(new.tree)
-    assert structure != jax.tree.structure(old.tree)
-    new.restore(jax.tree.unflatten(structure, jax.tree.leaves(old.tree)))
-    run.train(3)
-    new.train(3)
-    assert_same_bits(arrays(new.tree), arrays(run.tree))
+    new, always_new = (start(in_chain(ONES, slower_later)) for _ in range(2))
+    new.take_over(old)
+    new.train(2)
+    always_new.train(5)
+    for found, expected in zip(
+        arrays(new.params()), arrays(always_new.params()), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "trip", ["orbax", "flax.training.checkpoints", "pickle"], indirect=True
+)
+def test_a_restored_state_moves_whatever_it_was_saved_with(trip: Trip) -> None:
+    run = FunctionalRun(optax.adam(RATE))
+    run.restore(stirred(run.tree))
+    state = trip(run.tree, FunctionalRun(optax.adam(RATE)).tree)["opt_state"]
+    like = in_chain(TABLE).init(initial_params())
+    count = run.tree["opt_state"][0].count
+    expected = [*arrays(run.tree["opt_state"]), count]
+    assert_same_bits(arrays(move_state(state, like)), expected)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from flax.core import freeze
 
-from optax_lrmult import scale_by_name_multiplier
+from optax_lrmult import glob, prefix, scale_by_name_multiplier
 from tests.promises.one_step import Functional, check_names_and_step, squares
 
 INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
@@ -124,3 +124,20 @@ def test_tree_of_labels(params: Any, labels: Any) -> None:
     updates, _ = jax.jit(tx.update)(ones, tx.init(params), params)
     by_size = {leaf.size: leaf.tolist() for leaf in jax.tree.leaves(updates)}
     assert by_size == {3: [0.5, 0.5, 0.5], 1: [1.0]}
+
+
+def test_dotted_names_of_torch_become_paths() -> None:
+    """As torchax has them: in one dictionary, where `glob` and `prefix` see no path."""
+    names = [f"layers.{n}.attention.{w}.weight" for n in (0, 1, 10) for w in "qk"]
+    params = dict.fromkeys([*names, "norm.weight"], KERNEL)
+    table = {glob("layers/*/attention/q/**"): 0.5, prefix("layers/1"): 0}
+    tx = scale_by_name_multiplier(
+        table, param_labels=lambda tree: {key: key.replace(".", "/") for key in tree}
+    )
+    updates, _ = jax.jit(tx.update)(params, tx.init(params))
+    found = {name: float((u / KERNEL)[0]) for name, u in updates.items()}
+    halves = dict.fromkeys((name for name in names if ".q." in name), 0.5)
+    still = {"layers.1.attention.k.weight": 0.0}
+    assert found == dict.fromkeys(params, 1.0) | still | halves
+    with pytest.raises(ValueError, match="matches none of the 7 parameters"):
+        scale_by_name_multiplier(table).init(params)

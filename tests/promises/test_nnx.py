@@ -1,6 +1,8 @@
 """Names and one training step in NNX, and labels of a user's own."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,8 @@ from tests.promises.one_step import (
 )
 
 FLAX = tuple(map(int, flax.__version__.split(".")[:2]))
+TREE_MODE: Any = {"graph": False}
+HAS_TREE_MODE = "graph" in inspect.signature(nnx.Optimizer.__init__).parameters
 INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 
@@ -116,6 +120,24 @@ class WithOptimizer:
         return Step(before, leaves(self.params), leaves(gradients))
 
 
+@dataclasses.dataclass
+class InTreeMode(WithOptimizer):
+    """The same in Flax's tree mode, where a module is a pytree and no graph."""
+
+    def step(self, tx: optax.GradientTransformation) -> Step:
+        before = leaves(self.params)
+        optimizer = nnx.Optimizer(self.model, tx, wrt=self.wrt, **TREE_MODE)
+
+        @functools.partial(nnx.jit, **TREE_MODE)
+        def train(model: Any, optimizer: Any) -> Any:
+            gradients = nnx.grad(loss, **TREE_MODE)(model)
+            optimizer.update(model, gradients)
+            return nnx.clone(gradients)
+
+        gradients = train(self.model, optimizer)
+        return Step(before, leaves(self.params), leaves(gradients))
+
+
 def split_and_merge() -> Functional:
     graph, params = nnx.split(Net())
     return Functional(params, lambda p: loss(nnx.merge(graph, p)))
@@ -168,6 +190,12 @@ CASES: dict[str, tuple[Callable[[], Training], dict[str, Any]]] = {
 }
 if FLAX >= (0, 12):  # There a module is a pytree.
     CASES["jax.grad of a module"] = (module_as_params, NET)
+if HAS_TREE_MODE:
+    CASES["tree mode"] = (lambda: InTreeMode(Net()), NET)
+    CASES["list of layers in tree mode"] = (
+        lambda: InTreeMode(ListNet()),
+        CASES["list of layers"][1],
+    )
 
 
 @pytest.mark.parametrize(("make", "multipliers"), CASES.values(), ids=CASES.keys())

@@ -322,14 +322,27 @@ def test_what_is_frozen_may_have_no_state() -> None:
         chex.assert_trees_all_equal(state, masked.init(PARAMS))
 
 
-def test_a_mask_selects_among_what_the_table_decays() -> None:
+@pytest.mark.parametrize("name", ["mask", "weight_decay_mask"])
+def test_a_mask_selects_among_what_the_table_decays(name: str) -> None:
     mask, table = {"stem": True, "head": False}, {"stem": 0.3, "": 0.1}
-    ours = olm.adamw(0.1, weight_decay=table, mask=mask)
+    ours = olm.adamw(0.1, weight_decay=table, **{name: mask})
     plain = optax.adamw(0.1, weight_decay=0.3, mask=mask)
     mine, state = run(ours, 3)
     theirs, expected = run(plain, 3)
     chex.assert_trees_all_close(mine, theirs, rtol=4 * EPS)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, expected)
+
+
+def test_what_two_masks_let_decay_decays() -> None:
+    def named(text: str) -> Any:
+        return lambda tree: {name: text in name for name in tree}
+
+    params = dict.fromkeys(["stem", "head", "step"], jnp.ones(2))
+    tx = olm.adamw(1.0, mask=named("st"), weight_decay_mask=named("e"))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    moved = {name for name, update in updates.items() if update.any()}
+    assert moved == {"stem", "step"}
 
 
 def test_members_of_an_ensemble_have_states_of_their_own() -> None:
