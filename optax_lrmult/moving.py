@@ -99,7 +99,7 @@ def _entries(node: PyTree, place: Place) -> Iterator[tuple[Place, Any]]:
         if isinstance(child, Packed):
             raise ValueError(
                 "move_state goes by names, and in a packed state there are none: give "
-                "it unpacked_state(...) of both, and pack what it returns."
+                "it unpacked_state(...) of both, and what it returns to packed_state."
             )
         if _is_state(child):
             for field, part in zip(child._fields, child, strict=True):
@@ -154,9 +154,9 @@ def _misfit(place: Place, old: "_Entries", new: "_Entries") -> ValueError:
     known = map(_shown, (new if times[0] else old).numbers)
     close = [] if all(times) else nearest(_shown(place), known)
     why = (
-        "Moments of other parameters or of another optimizer can't be moved. If parts "
-        "of both states are alike, move these: "
-        "new._replace(inner_state=move_state(old.inner_state, new.inner_state))."
+        "Moments of other parameters or of another optimizer can't be moved. If the "
+        "optimizer is inside of something new that has a state, move into there: "
+        "like._replace(inner_opt_state=move_state(state, like.inner_opt_state))."
     )
     if any(not owner for owner, *_ in [place, *old.numbers]):
         why = (
