@@ -26,9 +26,9 @@ def move_state(state: optax.OptState, like: optax.OptState) -> optax.OptState:
 
     Moments of what is frozen by `mask_frozen` now are left out. What was frozen so, and
     learns now, begins with moments of 0 in the middle of the count, by which Adam
-    corrects them no longer: its first steps are up to 6.5 times as large as at the
-    start of a training. The multiplier `(1 - b2**k) ** 0.5 / (1 - b1**k)`, as a
-    schedule with `k` for the steps since then (1 in the first), makes up for it.
+    corrects them no longer: with the usual betas its first steps are up to 6.5 times as
+    large as at the start of a training. A schedule as the multiplier makes up for it:
+    `(1 - b2**k) ** 0.5 / (1 - b1**k)` in the `k`-th step since then.
 
     Args:
       state: the state to move. A checkpoint is restored into the old optimizer's
@@ -99,7 +99,7 @@ def _entries(node: PyTree, place: Place) -> Iterator[tuple[Place, Any]]:
         if isinstance(child, Packed):
             raise ValueError(
                 "move_state goes by names, and in a packed state there are none: give "
-                "it unpacked_state(...) of both, and pack what it returns."
+                "it unpacked_state(...) of both, and what it returns to packed_state."
             )
         if _is_state(child):
             for field, part in zip(child._fields, child, strict=True):
@@ -145,9 +145,8 @@ def _fitted(value: Any, fresh: Any, place: Place) -> Any:
     wanted = f"of the shape {shape}, as in the new one"
     owner = f"{_shown(place)} of the old state"
     expect(jnp.shape(value) == shape, owner, wanted, jnp.shape(value))
-    return (
-        value if getattr(value, "dtype", None) == dtype else jnp.asarray(value, dtype)
-    )
+    is_alike = getattr(value, "dtype", None) == dtype
+    return value if is_alike else jnp.asarray(value, dtype)
 
 
 def _misfit(place: Place, old: "_Entries", new: "_Entries") -> ValueError:
@@ -155,9 +154,9 @@ def _misfit(place: Place, old: "_Entries", new: "_Entries") -> ValueError:
     known = map(_shown, (new if times[0] else old).numbers)
     close = [] if all(times) else nearest(_shown(place), known)
     why = (
-        "Moments of other parameters or of another optimizer can't be moved. If parts "
-        "of both states are alike, move these: "
-        "new._replace(inner_state=move_state(old.inner_state, new.inner_state))."
+        "Moments of other parameters or of another optimizer can't be moved. If the "
+        "optimizer is inside of something new that has a state, move into there: "
+        "like._replace(inner_opt_state=move_state(state, like.inner_opt_state))."
     )
     if any(not owner for owner, *_ in [place, *old.numbers]):
         why = (

@@ -271,3 +271,27 @@ def test_steps_that_are_not_counted_are_given_beside_the_state() -> None:
     moved = olm.move_state(counted, like)
     assert optax.tree_utils.tree_get(moved, "count") == 7
     chex.assert_trees_all_equal(moved[0], counted[0][0])
+
+
+def test_a_packed_state_moves_unpacked() -> None:
+    old = olm.packed(optax.adam(RATE))
+    new = optax.chain(
+        olm.packed(optax.scale_by_adam()),
+        olm.scale_by_name_multiplier({"stem": from_then_on(0.5)}),
+        optax.scale_by_learning_rate(RATE),
+    )
+    params, state = trained(old, begun(old), BEFORE)
+    like = new.init(PARAMS)
+    both = (olm.unpacked_state(packed, PARAMS) for packed in (state, like))
+    state = olm.packed_state(olm.move_state(*both), PARAMS, like=like)
+    found = trained(new, (params, state), AFTER)
+    expected = trained(new, begun(new), BEFORE + AFTER)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_state_moves_into_a_wrapper_that_has_its_own() -> None:
+    like = optax.MultiSteps(ADAM(), 2).init(PARAMS)
+    with pytest.raises(ValueError, match=r"MultiStepsState\.mini_step, the old state"):
+        olm.move_state(STATE, like)
+    inner = olm.move_state(STATE, like.inner_opt_state)
+    chex.assert_trees_all_equal(like._replace(inner_opt_state=inner)[2], STATE)
