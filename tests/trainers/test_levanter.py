@@ -3,7 +3,6 @@
 It needs `levanter`, so `.ci/run` starts it in an environment of its own.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,7 @@ LLAMA = LlamaConfig(
 )
 BATCH, VOCAB = hax.Axis("batch", 4), hax.Axis("vocab", 32)
 TOTAL = 10  # Steps of the schedule.
-NAMES: dict[str, Any] = {"olm": olm, "optax": optax, "Any": Any}
-NAMES |= {"dataclass": dataclasses.dataclass, "field": dataclasses.field}
-exec(readme.block("levanter"), NAMES)
+exec(readme.block("levanter"), {"olm": olm, "optax": optax})
 
 
 def config(text: str) -> Any:
