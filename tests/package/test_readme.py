@@ -1,20 +1,18 @@
-"""Every block of the README runs, in its order, in one namespace."""
+"""Every block of the README runs: in its order in one namespace, or in another file."""
 
 import doctest
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.flax import save_file
 
 from optax_lrmult.__main__ import main
+from tests.package.readme import BLOCKS, ELSEWHERE, ROOT, package_of
 
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PREVIEW = "python -m optax_lrmult preview "
 # test_demo.py runs the first command on tiny sizes, .ci/run the second as it stands.
 COMMANDS = """\
@@ -34,12 +32,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_blocks_of_known_kinds_only() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"sh", "toml", "pycon", "python"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "toml", "yaml", "pycon", "python"}
     assert len(BLOCKS) >= 10
 
 
+HERE = [
+    index
+    for index, (kind, text) in enumerate(BLOCKS)
+    if kind != "yaml" and not (kind == "python" and package_of(text))
+]
+
+
+def test_the_other_blocks_run_in_other_files() -> None:
+    """One of each package, by that file's own call."""
+    packages = [package_of(text) for kind, text in BLOCKS if kind == "python"]
+    assert sorted(filter(None, packages)) == sorted(ELSEWHERE)
+    assert len(HERE) == len(BLOCKS) - len(ELSEWHERE) - 1
+    for package, file in ELSEWHERE.items():
+        assert f'readme.block("{package}")' in (ROOT / file).read_text()
+    assert "readme.yaml()" in (ROOT / ELSEWHERE["levanter"]).read_text()
+
+
 # Later blocks use the names of earlier ones.
-@pytest.mark.parametrize("index", range(len(BLOCKS)))
+@pytest.mark.parametrize("index", HERE)
 def test_block_runs(
     index: int,
     namespace: dict[str, Any],
@@ -48,6 +63,9 @@ def test_block_runs(
 ) -> None:
     kind, text = BLOCKS[index]
     monkeypatch.chdir(folder)
+    if "import keras" in text:  # Read once, by the import, which writes into its home.
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        monkeypatch.setenv("KERAS_HOME", str(folder))
     if kind == "pycon":
         text = text.replace("\n\n", "\n<BLANKLINE>\n")  # None stands between examples.
         test = doctest.DocTestParser().get_doctest(text, namespace, "README", None, 0)
@@ -65,7 +83,9 @@ def test_block_runs(
     elif kind == "sh":
         assert text == COMMANDS
     else:
-        exec(text, namespace)
+        # Keras broadcasts its biases.
+        with jax.numpy_rank_promotion("allow" if "import keras" in text else "raise"):
+            exec(text, namespace)
 
 
 def test_the_injected_multiplier_changes_without_a_compilation() -> None:
