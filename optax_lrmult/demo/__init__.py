@@ -4,7 +4,6 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 import optax_lrmult as olm
@@ -45,8 +44,7 @@ def run(output: Path, seeds: int = 5, steps: int = 60) -> None:
     except ImportError as error:
         raise ImportError(f"{error}: install the extra 'demo'") from None
     output.open("ab").close()  # What is wrong with it is told before the training.
-    size = sum(leaf.size for leaf in jax.tree.leaves(rnet))
-    print(f"{_TASK}\n\nR-Net has {size:,} parameters:\n")
+    print(f"{_TASK}\n\nR-Net with a new head:\n")
     olm.preview(new_network(rnet, seed=0), MULTIPLIERS).show()
     rates = ", ".join(f"{rate:g}" for rate in LEARNING_RATES)
     print(f"\nAMSGrad trains at the rates {rates}: one rate for all, then multipliers.")

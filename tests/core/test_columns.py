@@ -35,7 +35,7 @@ def test_a_key_may_stand_in_every_row_instead_of_the_last() -> None:
     rows = {"embed": {"b1": 0.8}, "": {"b1": 0.9}}
     assert found(olm.groups(rows)) == {"b1": [0.8, 0.9, 0.9, 0.9]}
     assert found(olm.groups({"embed": {"b1": 0.8}})) == {"b1": [0.8, None, None, None]}
-    with pytest.raises(ValueError, match=r"Row 'head' lacks b1.*last row ''"):
+    with pytest.raises(ValueError, match=r"Row 'head' lacks b1.*the last row, ''"):
         olm.groups({"embed": {"b1": 0.8}, "head": {"multipliers": 2}})
 
 

@@ -104,7 +104,7 @@ def test_a_short_run_from_end_to_end(
     words = ["demo", "--seeds", "1", "--steps", "2", "--output", str(output)]
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "R-Net has 99,662 parameters" in shown.out
+    assert "R-Net with a new head:" in shown.out
     assert "At the rate 0.01, one rate for all layers is 0.0 points" in shown.out
     assert "100%" in shown.err
     assert output.read_bytes().startswith(b"\x89PNG")

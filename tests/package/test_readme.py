@@ -99,8 +99,9 @@ def test_the_injected_multiplier_changes_without_a_compilation() -> None:
     jax, tx, state = names["jax"], names["tx"], names["opt_state"]
     step = jax.jit(tx.update)
     ratios = []
+    _, state = step(names["params"], state, names["params"])
     for multiplier in 0.01, 0.5:
-        state.hyperparams["stem"] = names["jnp"].asarray(multiplier)
+        state.hyperparams["stem"] = names["jnp"].float32(multiplier)
         updates, state = step(names["params"], state, names["params"])
         ratios.append(float(updates["stem"][0] / updates["head"][0]))
     assert ratios == pytest.approx([0.01, 0.5], rel=1e-5)

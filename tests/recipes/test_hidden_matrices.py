@@ -162,6 +162,21 @@ def test_what_is_not_told_is_asked_for() -> None:
         hidden_matrices(params, axes={"mxi": (0, 2)})
 
 
+def test_where_no_block_repeats_they_are_asked_for() -> None:
+    sizes = {"Dense_0": (784, 256), "Dense_1": (256, 256), "Dense_2": (256, 10)}
+    params = {
+        name: {"kernel": jax.ShapeDtypeStruct(size, "float32")}
+        for name, size in sizes.items()
+    }
+    with pytest.raises(
+        ValueError, match=r"in repeated blocks.*'Dense_0/kernel', .*axes"
+    ):
+        hidden_matrices(params)
+    axes = axes_of(params, axes={"Dense_1/kernel": (0, 1)})
+    assert [name for name, pair in axes.items() if pair == (0, 1)] == ["Dense_1/kernel"]
+    assert list(axes.values()).count(None) == 2
+
+
 if hasattr(contrib, "MuonDimensionNumbers"):  # Not so before optax 0.2.6.
 
     @pytest.mark.parametrize(

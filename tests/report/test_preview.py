@@ -240,6 +240,20 @@ all            7  100.0%"""
         assert "traced float32" in texts[0]
         assert re.search(r"'head' +1, then", texts[0])
 
+    def test_a_decay_that_init_will_ask_for_is_noted(self) -> None:
+        for table in (
+            {"bias": 0},
+            olm.groups({"bias": {"weight_decay": 0}})["weight_decay"],
+        ):
+            text = str(olm.preview(NET, weight_decay=table))
+            assert "and 1 more need a decay, too: add a row '' for the rest." in text
+        assert "need a decay" not in str(olm.preview(NET, weight_decay={"": 0.1}))
+
+    @pytest.mark.parametrize("rate", [optax.linear_schedule(1, 0, 9), "0.1"])
+    def test_a_base_rate_is_a_number(self, rate: Any) -> None:
+        with pytest.raises(TypeError, match="learning_rate must be a "):
+            olm.preview(NET, {"bias": 2}, learning_rate=rate)
+
     def test_the_axes_that_muon_gets_stand_without_words(self) -> None:
         params = shapes(**{"h/0/query/kernel": (8, 2, 4), "wte": (9, 8)})
         text = str(olm.preview(params, labels=olm.recipes.hidden_matrices(params)))

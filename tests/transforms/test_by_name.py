@@ -95,6 +95,7 @@ class TestTheStepOfASchedule:
             optax.adam(optax.constant_schedule(0.1)),
             optax.sgd(optax.constant_schedule(0.1)),
             optax.inject_hyperparams(optax.sgd)(0.1),
+            optax.MultiSteps(optax.sgd(0.1), 1).gradient_transformation(),
             optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau()),
             optax.chain(optax.contrib.reduce_on_plateau(), optax.adam(0.1)),
         ],
