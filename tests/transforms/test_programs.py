@@ -131,6 +131,25 @@ if hasattr(optax.contrib, "MuonDimensionNumbers"):  # Not so before optax 0.2.6.
         blocks = [f"block_{i}/{m}/kernel" for i in range(2) for m in ("up", "down")]
         assert with_muon == {*blocks}
 
+    def test_muon_and_adam_follow_schedules_of_their_own() -> None:
+        params = transformer()
+        hidden = hidden_matrices(params)
+        label = olm.by_name(hidden, default=None)
+        tx = optax.contrib.muon(1.0, muon_weight_dimension_numbers=label)
+        falls, warms = optax.linear_schedule(0.02, 0, 4), optax.linear_schedule(0, 3, 4)
+        table = hidden.map(lambda _, rule: falls) + {"": warms}
+        ours = olm.with_name_multipliers(tx, table)
+        state, plain = ours.init(params), tx.init(params)
+        for step in range(3):
+            updates, state = ours.update(params, state, params)
+            whole, plain = tx.update(params, plain, params)
+            matrix, expected = (
+                tree["block_0"]["up"]["kernel"] for tree in (updates, whole)
+            )
+            assert_close(matrix, falls(step) * expected)
+            head, expected = (tree["head"]["kernel"] for tree in (updates, whole))
+            assert_close(head, warms(step) * expected)
+
 
 def test_a_network_keeps_its_rates_when_it_gets_wider_by_mup() -> None:
     params, base = transformer(8), transformer(4)
