@@ -147,7 +147,12 @@ at_each_place = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("train", [in_linen, in_nnx, in_equinox])
 @at_each_place
 def test_a_run_is_that_of_plain_optax(place: Place, train: Any) -> None:
-    before, after = train(place.make(olm.by_name(place.table, **place.default)))
+    tx = place.make(olm.by_name(place.table, **place.default))
+    if train is in_nnx and FLAX == (0, 11) and place is not PLACES["mask of adamw"]:
+        with pytest.raises(TypeError):  # It has no place for what a mask hides.
+            train(tx)
+        return
+    before, after = train(tx)
     start = flat(before)
     assert len(start) == 6
     values = {name: place.expected(name) for name in start}
