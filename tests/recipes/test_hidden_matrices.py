@@ -162,7 +162,7 @@ def test_what_is_not_told_is_asked_for() -> None:
         hidden_matrices(params, axes={"mxi": (0, 2)})
 
 
-def test_where_no_block_repeats_they_are_asked_for() -> None:
+def test_where_no_block_repeats_they_are_named() -> None:
     sizes = {"Dense_0": (784, 256), "Dense_1": (256, 256), "Dense_2": (256, 10)}
     params = {
         name: {"kernel": jax.ShapeDtypeStruct(size, "float32")}
