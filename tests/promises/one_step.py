@@ -3,17 +3,20 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import optax_lrmult as olm
 
 PyTree = Any
 RATE = 0.1
+INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 
 class Step(NamedTuple):
@@ -58,6 +61,19 @@ class Functional:
 def squares(outputs: Any) -> jax.Array:
     """A loss, with its minimum away from the tiny models' first outputs."""
     return jnp.mean((outputs - 3.0) ** 2)
+
+
+def keras_model() -> Any:
+    """Two layers of Keras 3, whose backend is JAX."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
+        # Read once, by the import, which also writes a file into its home.
+        patch.setenv("KERAS_BACKEND", "jax")
+        patch.setenv("KERAS_HOME", home)
+        from keras import Input, Sequential, layers, utils
+
+    utils.set_random_seed(0)
+    stem = layers.Dense(4, activation="tanh", name="stem")
+    return Sequential([Input((3,)), stem, layers.Dense(1, name="head")], name="net")
 
 
 def check_names_and_step(training: Training, multipliers: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Names and one training step in Linen, Equinox, Haiku and Keras."""
 
 from collections.abc import Callable
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import equinox as eqx
@@ -13,9 +12,13 @@ import pytest
 from flax.core import freeze
 
 from optax_lrmult import per_layer
-from tests.promises.one_step import Functional, check_names_and_step, squares
-
-INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
+from tests.promises.one_step import (
+    INPUTS,
+    Functional,
+    check_names_and_step,
+    keras_model,
+    squares,
+)
 
 
 class Net(nn.Module):
@@ -119,15 +122,7 @@ def haiku() -> Functional:
 
 
 def keras() -> Functional:
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
-        # Read once, by the import, which also writes a file into its home.
-        patch.setenv("KERAS_BACKEND", "jax")
-        patch.setenv("KERAS_HOME", home)
-        from keras import Input, Sequential, layers, utils
-
-    utils.set_random_seed(0)
-    stem = layers.Dense(4, activation="tanh", name="stem")
-    model = Sequential([Input((3,)), stem, layers.Dense(1, name="head")], name="net")
+    model = keras_model()
     paths = [variable.path for variable in model.trainable_variables]
     values = [variable.value for variable in model.trainable_variables]
 

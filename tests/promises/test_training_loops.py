@@ -7,7 +7,6 @@ moments between steps, by the names that the preview shows.
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,16 +22,12 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import optax_lrmult as olm
+from tests.promises.one_step import INPUTS, keras_model, squares
 from tests.promises.three_steps import Moment, moment, ratios
 
 PyTree = Any
-INPUTS = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 RATE = 0.01
 TAKES_MODEL = "model" in inspect.signature(nnx.Optimizer.update).parameters
-
-
-def squares(outputs: Any) -> jax.Array:
-    return jnp.mean((outputs - 3.0) ** 2)
 
 
 class Loop(NamedTuple):
@@ -111,15 +106,7 @@ def haiku_loop(tx: optax.GradientTransformation) -> Loop:
 
 
 def keras_loop(tx: optax.GradientTransformation) -> Loop:
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
-        # Read once, by the import, which also writes a file into its home.
-        patch.setenv("KERAS_BACKEND", "jax")
-        patch.setenv("KERAS_HOME", home)
-        from keras import Input, Sequential, layers, utils
-
-    utils.set_random_seed(0)
-    stem = layers.Dense(4, activation="tanh", name="stem")
-    model = Sequential([Input((3,)), stem, layers.Dense(1, name="head")], name="net")
+    model = keras_model()
     weights = {v.path: v.value for v in model.trainable_variables}
 
     def loss(weights: PyTree) -> jax.Array:
