@@ -14,6 +14,7 @@ from optax_lrmult.core.rules import FunctionRule, Rule, Rules, RulesLike, as_rul
 from optax_lrmult.core.values import check_fits, describe
 
 OnUnmatched = Literal["error", "warn", "ignore"]
+_ADVICE = "To allow this, pass on_unmatched='warn' or on_unmatched='ignore'."
 _NAME_THEM = " In place of a list's numbers, give names by param_labels=, or a dict."
 
 
@@ -46,6 +47,7 @@ def assign(
     param_labels: ParamLabels = None,
     on_unmatched: OnUnmatched = "ignore",
     argument: str = "rules",
+    advice: str = _ADVICE,
 ) -> list[Assignment]:
     """The rule and the value of each parameter.
 
@@ -61,6 +63,7 @@ def assign(
       on_unmatched: what to do about a rule that matches no name: `"error"`, `"warn"`
         or `"ignore"`. A tree without any leaf is not asked.
       argument: what an error calls the table.
+      advice: what the error about rules that match no name says last.
 
     Returns:
       One `Assignment` for each leaf, in the order of `jax.tree.leaves(params)`.
@@ -93,8 +96,7 @@ def assign(
         if dead and on_unmatched == "warn":
             warnings.warn("\n".join(dead), stacklevel=3)
         elif dead:
-            allow = "To allow this, pass on_unmatched='warn' or on_unmatched='ignore'."
-            raise ValueError("\n".join([*dead, allow]))
+            raise ValueError("\n".join([*dead, advice]).rstrip())
     return rows
 
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any, Literal, overload
 
@@ -126,11 +125,9 @@ def mup(
     known = ("scaled", "plain")
     expect(readout in known, "readout", "'scaled' or 'plain'", readout)
     names: Any = {"param_labels": param_labels}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        rows = assign(params, axes, on_unmatched="warn", argument="axes", **names)
-    for dead in caught:  # The error of assign would say how to allow it.
-        raise ValueError(str(dead.message))
+    rows = assign(
+        params, axes, on_unmatched="error", argument="axes", advice="", **names
+    )
     base = {row.name: row.shape for row in assign(base_params, None, **names)}
     _check_same_names([row.name for row in rows], base)
     names_at: dict[tuple[float, str], list[str]] = {}

@@ -158,8 +158,9 @@ def test_what_is_not_told_is_asked_for() -> None:
         hidden_matrices(params)
     axes = axes_of(params, axes={"blocks/0": (0, 2), "mix": ((0, 1), 2)})
     assert axes == dict(zip(shapes, [(0, 2), ((0, 1), 2)], strict=True))
-    with pytest.raises(ValueError, match="Rule 'mxi'.* of axes matches none"):
+    with pytest.raises(ValueError, match="Rule 'mxi'.* of axes matches none") as error:
         hidden_matrices(params, axes={"mxi": (0, 2)})
+    assert "on_unmatched" not in str(error.value)  # It has no such argument.
 
 
 def test_where_no_block_repeats_they_are_named() -> None:
